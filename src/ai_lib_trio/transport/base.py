@@ -1,0 +1,66 @@
+"""The seam to the wire: an engine moves one request out and one reply in, and knows nothing of its meaning.
+
+Imports `errors` alone. The rule that must stay true: when `exchange` is left, by return, error or cancellation, the
+connection is back in the engine's pool or closed, and nothing calls the sink again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["Engine", "Headers", "Sink", "WireRequest"]
+
+Headers = Sequence[tuple[str, str]]  # names in lower case, in the order of the wire
+
+
+class WireRequest:
+    """What goes out: an absolute URL, headers in order, a body. Its repr shows neither headers nor query."""
+
+    __slots__ = ("body", "headers", "method", "url")
+
+    def __init__(self, method: str, url: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<WireRequest {self.method} {self.url.partition('?')[0]} {len(self.body)} bytes>"
+
+
+class Sink(Protocol):
+    """Where an engine pushes a reply. The synchronous methods never block and may raise: then the exchange ends
+    with that exception and the connection is closed."""
+
+    def sending(self) -> None:
+        """A connection is there and the request's first byte is about to be written."""
+        ...
+
+    def head(self, status: int, headers: Headers) -> None:
+        """The status line and headers of the final response."""
+        ...
+
+    def data(self, chunk: bytes) -> bool:
+        """A piece of the body, transfer coding removed, content coding not. False: wait before reading on."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Wait until the next piece may be read."""
+        ...
+
+
+class Engine(Protocol):
+    """One pool of connections, owned by one actor."""
+
+    async def exchange(self, request: WireRequest, sink: Sink) -> None:
+        """Send the request and push the reply into the sink; return at the end of its body.
+
+        Raises `TransportError` (kinds connect, reset, tls_refused, truncated) for faults of the wire, with
+        what the sink raised passed on as it is. No limit on time is set here: that is a scope of the caller's.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection. Safe to call twice."""
+        ...

@@ -1,0 +1,210 @@
+"""Messages and their content blocks: what a conversation is made of, before any wire shape.
+
+Imports nothing of ours. The rule that must stay true: a block keeps everything its wire needs back (signatures,
+sealed reasoning, raw blocks), so that a reply appended to the conversation goes out as it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = [
+    "AudioBlock",
+    "Base64Source",
+    "Block",
+    "DocumentBlock",
+    "ImageBlock",
+    "Message",
+    "OpaqueContent",
+    "RefusalBlock",
+    "Role",
+    "ServerToolBlock",
+    "Source",
+    "TextBlock",
+    "ThinkingBlock",
+    "ToolResultBlock",
+    "ToolUseBlock",
+    "UrlSource",
+    "VideoBlock",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Base64Source(msgspec.Struct, frozen=True, tag="base64", tag_field="kind"):
+    """Bytes carried inline: `data` is base64 text, `media_type` such as `image/png`."""
+
+    media_type: str
+    data: str
+
+
+class UrlSource(msgspec.Struct, frozen=True, tag="url", tag_field="kind", omit_defaults=True):
+    """Bytes that the provider fetches itself."""
+
+    url: str
+    media_type: str | None = None
+
+
+Source = Base64Source | UrlSource
+
+
+class _Block(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+    pass
+
+
+class TextBlock(_Block, tag="text"):
+    """Text. `signature` is opaque and goes back where a wire signs text; `cache_control` is sent where it exists."""
+
+    text: str
+    signature: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class ThinkingBlock(_Block, tag="thinking"):
+    """Reasoning. `signature`, `encrypted` and `id` are opaque and go back unchanged to the dialect they came from.
+
+    `summary` keeps the parts one by one where the wire separates them; `text` is all of them joined.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+    id: str | None = None
+    summary: tuple[str, ...] | None = None
+
+
+class RefusalBlock(_Block, tag="refusal"):
+    """The model's own words of refusal."""
+
+    text: str
+
+
+class ImageBlock(_Block, tag="image"):
+    source: Source
+    detail: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class DocumentBlock(_Block, tag="document"):
+    source: Source
+    filename: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class AudioBlock(_Block, tag="audio"):
+    source: Source
+
+
+class VideoBlock(_Block, tag="video"):
+    source: Source
+
+
+class ToolUseBlock(_Block, tag="tool_use"):
+    """A call that the model asks the client to make.
+
+    `input` is the parsed arguments; where they are no JSON, `input` is the raw text. `arguments` keeps the raw
+    text. `wire_id` is the id as the wire gave it, None where the wire gave none and `id` was generated here.
+    """
+
+    id: str
+    name: str
+    input: Any = msgspec.field(default_factory=dict)
+    arguments: str | None = None
+    wire_id: str | None = None
+    item_id: str | None = None
+    signature: str | None = None
+
+
+class ToolResultBlock(_Block, tag="tool_result"):
+    """What a tool answered. `content` is text or blocks; `tool_name` is found from the call when it is not given."""
+
+    tool_use_id: str
+    content: str | tuple[Block, ...] = ""
+    is_error: bool = False
+    tool_name: str | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class ServerToolBlock(_Block, tag="server_tool_use"):
+    """A call that the provider ran itself. No call for the client; sent back to the same dialect alone."""
+
+    id: str
+    name: str
+    input: Any = None
+
+
+class OpaqueContent(_Block, tag="opaque"):
+    """A wire block that has no standard meaning: `data` is the block as it came, `kind` its wire type."""
+
+    kind: str
+    data: Any
+
+
+Block = (
+    TextBlock
+    | ThinkingBlock
+    | RefusalBlock
+    | ImageBlock
+    | DocumentBlock
+    | AudioBlock
+    | VideoBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ServerToolBlock
+    | OpaqueContent
+)
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message. `content` is text or blocks in order.
+
+    `dialect` is the dialect that a reply's message came from: opaque parts go back to that dialect only, and are
+    dropped and counted for any other. None (a message you wrote) keeps everything you put in.
+    """
+
+    role: Role
+    content: str | tuple[Block, ...]
+    name: str | None = None
+    dialect: str | None = None
+    metadata: dict[str, Any] | None = None  # the caller's own notes; never on the wire
+
+    @classmethod
+    def system(cls, content: str | Sequence[Block]) -> Message:
+        return cls("system", _content(content))
+
+    @classmethod
+    def user(cls, content: str | Sequence[Block]) -> Message:
+        return cls("user", _content(content))
+
+    @classmethod
+    def assistant(cls, content: str | Sequence[Block]) -> Message:
+        return cls("assistant", _content(content))
+
+    @classmethod
+    def tool(
+        cls, tool_use_id: str, content: str | Sequence[Block], *, is_error: bool = False, tool_name: str | None = None
+    ) -> Message:
+        """The result of the call `tool_use_id`, as a message of its own."""
+        block = ToolResultBlock(
+            tool_use_id=tool_use_id, content=_content(content), is_error=is_error, tool_name=tool_name
+        )
+        return cls("tool", (block,))
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The content as blocks: text given as text is one text block, empty text is none."""
+        if isinstance(self.content, str):
+            return (TextBlock(text=self.content),) if self.content else ()
+        return self.content
+
+    @property
+    def text(self) -> str:
+        """All text blocks joined."""
+        return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+
+def _content(content: str | Sequence[Block]) -> str | tuple[Block, ...]:
+    return content if isinstance(content, str) else tuple(content)

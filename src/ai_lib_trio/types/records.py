@@ -1,0 +1,95 @@
+"""Records: what telemetry is told, frozen, one struct a step. Imports nothing of ours.
+
+No prompt, reply text or secret is in any of them. Times (`at_s`) are trio's clock, in seconds. Sinks are plain
+callables; they are called in the task of the step, with the caller's context variables, and must not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+__all__ = [
+    "ActorRestarted",
+    "AttemptStarted",
+    "CallAdmitted",
+    "CallEnded",
+    "CallQueued",
+    "EventBatch",
+    "FirstToken",
+    "Record",
+    "Sink",
+]
+
+
+class _Record(msgspec.Struct, frozen=True, tag=True, kw_only=True, gc=False):
+    at_s: float
+
+
+class CallQueued(_Record):
+    """A call entered a provider actor's docket."""
+
+    call: int
+    provider: str
+    model: str
+
+
+class CallAdmitted(_Record):
+    """The actor let the call start."""
+
+    call: int
+    provider: str
+    model: str
+    queue_s: float
+
+
+class AttemptStarted(_Record):
+    """A request is about to go out."""
+
+    call: int
+    attempt: int
+    provider: str
+    model: str
+
+
+class FirstToken(_Record):
+    """The first event that carries output arrived."""
+
+    call: int
+    attempt: int
+    after_s: float
+
+
+class EventBatch(_Record):
+    """One read's worth of events was decoded."""
+
+    call: int
+    attempt: int
+    events: int
+    body_bytes: int
+
+
+class CallEnded(_Record):
+    """The call's attempt is over and its connection returned or closed."""
+
+    call: int
+    attempt: int
+    provider: str
+    model: str
+    outcome: str
+    kind: str | None = None
+    code: str | None = None
+    total_s: float = 0.0
+
+
+class ActorRestarted(_Record):
+    """A provider actor crashed. `failed` means that it crashed too often and stays down."""
+
+    provider: str
+    deaths: int
+    failed: bool
+
+
+Record = CallQueued | CallAdmitted | AttemptStarted | FirstToken | EventBatch | CallEnded | ActorRestarted
+Sink = Callable[[Record], None]

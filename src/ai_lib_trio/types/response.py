@@ -1,0 +1,378 @@
+"""Fold: a sequence of events becomes one reply.
+
+Imports the other types. The rule that must stay true: folding the events of a stream and those of the same
+answer's whole body gives the same reply, and a reply's `message` holds every block in the order it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from .events import (
+    Citation,
+    FinalCandidate,
+    FinishReason,
+    MediaPart,
+    Metadata,
+    OpaqueBlock,
+    PartialContentDelta,
+    PartialToolCall,
+    RefusalDelta,
+    Rerouted,
+    ServerToolCall,
+    StreamEnd,
+    StreamingEvent,
+    ThinkingDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+)
+from .message import (
+    AudioBlock,
+    Base64Source,
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    OpaqueContent,
+    RefusalBlock,
+    ServerToolBlock,
+    Source,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    UrlSource,
+    VideoBlock,
+)
+from .tool import ToolCall
+from .usage import Usage
+
+__all__ = ["Candidate", "ChatResponse", "Fold", "fold", "parse_arguments"]
+
+
+class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One answer. `blocks` are in the order they began; the other fields are views of them."""
+
+    index: int = 0
+    blocks: tuple[Block, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    server_tool_calls: tuple[ServerToolCall, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+
+    @property
+    def content(self) -> str:
+        """All text blocks joined, without a separator."""
+        return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+    @property
+    def thinking(self) -> str:
+        return "".join(block.text for block in self.blocks if isinstance(block, ThinkingBlock))
+
+    @property
+    def refusal(self) -> str:
+        return "".join(block.text for block in self.blocks if isinstance(block, RefusalBlock))
+
+
+class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A whole reply.
+
+    `finish_reason` is None for a partial fold. `usage` fields that were not reported are None. `raw` is the decoded
+    body of a reply that was not streamed. `message` is the assistant's message to append for the next turn.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    usage: Usage = msgspec.field(default_factory=Usage)
+    model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    dialect: str | None = None
+    raw: Any = None
+
+    @property
+    def first(self) -> Candidate:
+        return self.candidates[0] if self.candidates else Candidate()
+
+    @property
+    def content(self) -> str:
+        """The first candidate's text."""
+        return self.first.content
+
+    @property
+    def thinking(self) -> str:
+        return self.first.thinking
+
+    @property
+    def refusal(self) -> str:
+        return self.first.refusal
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.first.blocks
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The first candidate's calls for the client, complete ones only."""
+        return self.first.tool_calls
+
+    @property
+    def server_tool_calls(self) -> tuple[ServerToolCall, ...]:
+        return self.first.server_tool_calls
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        return self.first.citations
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self.first.finish_reason
+
+    @property
+    def raw_finish_reason(self) -> str | None:
+        return self.first.raw_finish_reason
+
+    @property
+    def message(self) -> Message:
+        """The first candidate as an assistant message; sent back to the same dialect it reproduces every block."""
+        return Message("assistant", self.blocks, dialect=self.dialect)
+
+
+def parse_arguments(text: str) -> Any:
+    """Tool arguments as JSON; empty text is `{}`, text that is no JSON stays as it is."""
+    if not text.strip():
+        return {}
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+class _OpenBlock:
+    """A block that is still being written."""
+
+    __slots__ = ("attributes", "call", "ended", "kind", "pieces", "summary", "value")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+        self.attributes: dict[str, Any] = {}
+        self.summary: dict[int, list[str]] | None = None
+        self.call: ToolCallStarted | None = None
+        self.ended = False
+        self.value: Block | ServerToolCall | None = None
+
+    def block(self) -> Block | None:
+        text = "".join(self.pieces)
+        own = self.attributes
+        if self.kind == "text":
+            return TextBlock(text=text, signature=own.get("signature")) if text or own else None
+        if self.kind == "thinking":
+            parts = self.summary
+            return ThinkingBlock(
+                text=text,
+                signature=own.get("signature"),
+                encrypted=own.get("encrypted"),
+                id=own.get("id"),
+                summary=None if parts is None else tuple("".join(parts[key]) for key in sorted(parts)),
+            )
+        if self.kind == "refusal":
+            return RefusalBlock(text=text)
+        if self.kind == "call":
+            call = self.call
+            if call is None or not self.ended:  # a call that was cut off is never delivered as one
+                return None
+            return ToolUseBlock(
+                id=call.tool_call_id,
+                name=call.tool_name,
+                input=parse_arguments(text),
+                arguments=text,
+                wire_id=call.wire_id,
+                item_id=call.item_id,
+                signature=own.get("signature"),
+            )
+        if isinstance(self.value, ServerToolCall):
+            return ServerToolBlock(id=self.value.id, name=self.value.name, input=self.value.arguments)
+        return self.value
+
+
+class _OpenCandidate:
+    __slots__ = ("blocks", "citations", "finish", "servers")
+
+    def __init__(self) -> None:
+        self.blocks: dict[Any, _OpenBlock] = {}
+        self.citations: list[Citation] = []
+        self.servers: list[ServerToolCall] = []
+        self.finish: FinalCandidate | None = None
+
+    def open(self, index: int, kind: str) -> _OpenBlock:
+        # A wire may put text and a call at one index; the kind keeps them apart, in order of first sight.
+        block = self.blocks.get((index, kind))
+        if block is None:
+            block = self.blocks[index, kind] = _OpenBlock(kind)
+        return block
+
+    def at(self, index: int) -> _OpenBlock | None:
+        found = None
+        for (place, _), block in self.blocks.items():
+            if place == index:
+                found = block
+        return found
+
+
+class Fold:
+    """Gathers events into a reply. `add` takes them one by one, `response` may be asked at any time."""
+
+    def __init__(self) -> None:
+        self._candidates: dict[int, _OpenCandidate] = {}
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._response_id: str | None = None
+        self._end: StreamEnd | None = None
+        self.discarded = 0  # replies voided by a reroute
+
+    def _candidate(self, index: int) -> _OpenCandidate:
+        candidate = self._candidates.get(index)
+        if candidate is None:
+            candidate = self._candidates[index] = _OpenCandidate()
+        return candidate
+
+    def add_all(self, events: Iterable[StreamingEvent]) -> None:
+        for event in events:
+            self.add(event)
+
+    def add(self, event: StreamingEvent) -> None:
+        kind = event.__class__
+        if kind is Metadata:
+            assert isinstance(event, Metadata)
+            self._usage = event.usage or self._usage
+            self._model = event.model or self._model
+            self._response_id = event.response_id or self._response_id
+            return
+        if kind is StreamEnd:
+            assert isinstance(event, StreamEnd)
+            self._end = event
+            return
+        if isinstance(event, Rerouted):
+            if event.discard:
+                self._candidates.clear()
+                self._usage = self._model = self._response_id = None
+                self.discarded += 1
+            return
+        if not hasattr(event, "candidate_index"):
+            return
+        candidate = self._candidate(event.candidate_index)
+        if isinstance(event, PartialContentDelta):
+            candidate.open(event.block_index, "text").pieces.append(event.content)
+        elif isinstance(event, ThinkingDelta):
+            block = candidate.open(event.block_index, "thinking")
+            block.pieces.append(event.thinking)
+            if event.part_index is not None:
+                block.summary = {} if block.summary is None else block.summary
+                block.summary.setdefault(event.part_index, []).append(event.thinking)
+        elif isinstance(event, PartialToolCall):
+            candidate.open(event.block_index, "call").pieces.append(event.arguments)
+        elif isinstance(event, ToolCallStarted):
+            candidate.open(event.block_index, "call").call = event
+        elif isinstance(event, ToolCallEnded):
+            candidate.open(event.block_index, "call").ended = True
+        elif isinstance(event, RefusalDelta):
+            candidate.open(event.block_index, "refusal").pieces.append(event.text)
+        elif isinstance(event, ServerToolCall):
+            candidate.servers.append(event)
+            candidate.open(event.block_index, "server").value = event
+        elif isinstance(event, Citation):
+            candidate.citations.append(event)
+        elif isinstance(event, MediaPart):
+            candidate.open(event.block_index, "media").value = _media_block(event)
+        elif isinstance(event, OpaqueBlock):
+            self._add_opaque(candidate, event)
+        elif isinstance(event, FinalCandidate):
+            candidate.finish = event
+
+    def _add_opaque(self, candidate: _OpenCandidate, event: OpaqueBlock) -> None:
+        if event.kind not in ("signature", "encrypted", "id"):
+            candidate.open(event.index, "opaque").value = OpaqueContent(kind=event.kind, data=event.data)
+            return
+        block = candidate.at(event.index)
+        if block is None:
+            # A seal without readable text is still a block: sealed reasoning, or a signed empty text.
+            block = candidate.open(event.index, "text" if event.kind == "signature" else "thinking")
+        before = block.attributes.get(event.kind)
+        # Signatures may come in pieces; ids and sealed text come whole.
+        joined = before + event.data if event.kind == "signature" and isinstance(before, str) else event.data
+        block.attributes[event.kind] = joined
+
+    def response(
+        self,
+        *,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        dialect: str | None = None,
+        raw: Any = None,
+    ) -> ChatResponse:
+        """The reply so far. Calls whose arguments are not complete are left out."""
+        candidates = tuple(self._closed(index) for index in sorted(self._candidates))
+        if not candidates and self._end is not None:
+            candidates = (
+                Candidate(finish_reason=self._end.finish_reason, raw_finish_reason=self._end.raw_finish_reason),
+            )
+        return ChatResponse(
+            candidates=candidates,
+            usage=self._usage or Usage(),
+            model=self._model,
+            response_id=self._response_id,
+            request_id=request_id,
+            headers=dict(headers or {}),
+            dialect=dialect,
+            raw=raw,
+        )
+
+    def _closed(self, index: int) -> Candidate:
+        candidate = self._candidates[index]
+        blocks: list[Block] = []
+        calls: list[ToolCall] = []
+        for open_block in candidate.blocks.values():
+            block = open_block.block()
+            if block is None:
+                continue
+            blocks.append(block)
+            if isinstance(block, ToolUseBlock):
+                calls.append(ToolCall(block.id, block.name, block.input, block.arguments or ""))
+        finish = candidate.finish
+        end = self._end if index == 0 else None
+        return Candidate(
+            index=index,
+            blocks=tuple(blocks),
+            tool_calls=tuple(calls),
+            server_tool_calls=tuple(candidate.servers),
+            citations=tuple(candidate.citations),
+            finish_reason=finish.finish_reason if finish else end.finish_reason if end else None,
+            raw_finish_reason=finish.raw_finish_reason if finish else end.raw_finish_reason if end else None,
+        )
+
+
+def _media_block(event: MediaPart) -> Block:
+    source: Source
+    if event.data is not None:
+        source = Base64Source(media_type=event.mime_type, data=event.data)
+    else:
+        source = UrlSource(url=event.url or "", media_type=event.mime_type)
+    family = event.mime_type.partition("/")[0]
+    if family == "image":
+        return ImageBlock(source=source)
+    if family == "audio":
+        return AudioBlock(source=source)
+    if family == "video":
+        return VideoBlock(source=source)
+    return DocumentBlock(source=source)
+
+
+def fold(events: Iterable[StreamingEvent]) -> ChatResponse:
+    """The reply that a complete sequence of events makes."""
+    folding = Fold()
+    folding.add_all(events)
+    return folding.response()
