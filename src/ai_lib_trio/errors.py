@@ -147,9 +147,7 @@ class AiLibError(Exception):
         self.name = row.name
         # The table says what may be done; a kind, or whoever raises, can only take away from it.
         self.retryable = row.retryable and (of_kind is None or of_kind.retryable) and retryable is not False
-        self.fallbackable = (
-            row.fallbackable and (of_kind is None or of_kind.fallbackable) and fallbackable is not False
-        )
+        self.fallbackable = row.fallbackable and (of_kind is None or of_kind.fallbackable) and fallbackable is not False
         self.status = status
         self.provider_code = provider_code
         self.provider_message = provider_message

@@ -37,7 +37,7 @@ __all__ = [
 FinishReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn", "other"]
 
 
-class PartialContentDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class PartialContentDelta(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """A piece of the answer's text."""
 
     content: str
@@ -45,7 +45,7 @@ class PartialContentDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=T
     candidate_index: int = 0
 
 
-class ThinkingDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class ThinkingDelta(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """A piece of reasoning. `part_index` counts summary parts where the wire separates them."""
 
     thinking: str
@@ -54,7 +54,7 @@ class ThinkingDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, g
     part_index: int | None = None
 
 
-class RefusalDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class RefusalDelta(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """A piece of the model's own words of refusal."""
 
     text: str
@@ -62,7 +62,7 @@ class RefusalDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc
     candidate_index: int = 0
 
 
-class ToolCallStarted(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class ToolCallStarted(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """A call for the client begins. `index` counts the candidate's calls; `wire_id` is None for a generated id.
 
     `item_id` is a second id that some wires keep on a call and want back.
@@ -77,7 +77,7 @@ class ToolCallStarted(msgspec.Struct, frozen=True, tag=True, omit_defaults=True,
     item_id: str | None = None
 
 
-class PartialToolCall(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class PartialToolCall(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """A piece of a call's arguments, as text."""
 
     arguments: str
@@ -87,7 +87,7 @@ class PartialToolCall(msgspec.Struct, frozen=True, tag=True, omit_defaults=True,
     candidate_index: int = 0
 
 
-class ToolCallEnded(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class ToolCallEnded(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """The call's arguments are complete."""
 
     tool_call_id: str
@@ -96,7 +96,7 @@ class ToolCallEnded(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, g
     candidate_index: int = 0
 
 
-class ServerToolCall(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class ServerToolCall(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """A call that the provider made and ran itself."""
 
     id: str
@@ -107,7 +107,7 @@ class ServerToolCall(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     candidate_index: int = 0
 
 
-class Citation(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class Citation(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """A source that the answer cites, as the wire has it."""
 
     data: Any
@@ -115,7 +115,7 @@ class Citation(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     candidate_index: int = 0
 
 
-class MediaPart(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class MediaPart(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """An image, sound or file in the answer: base64 `data` or a `url`."""
 
     mime_type: str
@@ -125,7 +125,7 @@ class MediaPart(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=Fa
     candidate_index: int = 0
 
 
-class OpaqueBlock(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class OpaqueBlock(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """What the wire needs back unchanged on the next turn.
 
     `kind` is `signature`, `encrypted` or `id` for a part of the block at `index`; any other kind is a whole wire
@@ -138,7 +138,7 @@ class OpaqueBlock(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     candidate_index: int = 0
 
 
-class Metadata(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class Metadata(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """What is known about the reply: usage so far, the model that answered, the provider's id of the reply."""
 
     usage: Usage | None = None
@@ -146,7 +146,7 @@ class Metadata(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     response_id: str | None = None
 
 
-class FinalCandidate(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class FinalCandidate(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """One candidate is complete. `finish_reason` is standard, `raw_finish_reason` as the wire has it."""
 
     candidate_index: int = 0
@@ -154,14 +154,14 @@ class FinalCandidate(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, 
     raw_finish_reason: str | None = None
 
 
-class StreamEnd(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class StreamEnd(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """The reply is complete."""
 
     finish_reason: FinishReason = "other"
     raw_finish_reason: str | None = None
 
 
-class StreamError(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+class StreamError(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """A fault on the wire, as the pipeline saw it. Callers of `stream()` get the exception made from it instead.
 
     `kind` is one of `errors.KINDS`, or `provider` for an error that the provider sent inside the reply; `code`,
@@ -176,7 +176,7 @@ class StreamError(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     error: Any = None
 
 
-class Rerouted(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+class Rerouted(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True, gc=False):
     """The answer goes on from another target. `discard` voids everything delivered before this event."""
 
     from_model: str

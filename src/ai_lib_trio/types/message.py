@@ -55,7 +55,7 @@ class _Block(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, 
     pass
 
 
-class TextBlock(_Block, tag="text"):
+class TextBlock(_Block, frozen=True, tag="text"):
     """Text. `signature` is opaque and goes back where a wire signs text; `cache_control` is sent where it exists."""
 
     text: str
@@ -63,7 +63,7 @@ class TextBlock(_Block, tag="text"):
     cache_control: dict[str, Any] | None = None
 
 
-class ThinkingBlock(_Block, tag="thinking"):
+class ThinkingBlock(_Block, frozen=True, tag="thinking"):
     """Reasoning. `signature`, `encrypted` and `id` are opaque and go back unchanged to the dialect they came from.
 
     `summary` keeps the parts one by one where the wire separates them; `text` is all of them joined.
@@ -76,33 +76,33 @@ class ThinkingBlock(_Block, tag="thinking"):
     summary: tuple[str, ...] | None = None
 
 
-class RefusalBlock(_Block, tag="refusal"):
+class RefusalBlock(_Block, frozen=True, tag="refusal"):
     """The model's own words of refusal."""
 
     text: str
 
 
-class ImageBlock(_Block, tag="image"):
+class ImageBlock(_Block, frozen=True, tag="image"):
     source: Source
     detail: str | None = None
     cache_control: dict[str, Any] | None = None
 
 
-class DocumentBlock(_Block, tag="document"):
+class DocumentBlock(_Block, frozen=True, tag="document"):
     source: Source
     filename: str | None = None
     cache_control: dict[str, Any] | None = None
 
 
-class AudioBlock(_Block, tag="audio"):
+class AudioBlock(_Block, frozen=True, tag="audio"):
     source: Source
 
 
-class VideoBlock(_Block, tag="video"):
+class VideoBlock(_Block, frozen=True, tag="video"):
     source: Source
 
 
-class ToolUseBlock(_Block, tag="tool_use"):
+class ToolUseBlock(_Block, frozen=True, tag="tool_use"):
     """A call that the model asks the client to make.
 
     `input` is the parsed arguments; where they are no JSON, `input` is the raw text. `arguments` keeps the raw
@@ -118,7 +118,7 @@ class ToolUseBlock(_Block, tag="tool_use"):
     signature: str | None = None
 
 
-class ToolResultBlock(_Block, tag="tool_result"):
+class ToolResultBlock(_Block, frozen=True, tag="tool_result"):
     """What a tool answered. `content` is text or blocks; `tool_name` is found from the call when it is not given."""
 
     tool_use_id: str
@@ -128,7 +128,7 @@ class ToolResultBlock(_Block, tag="tool_result"):
     cache_control: dict[str, Any] | None = None
 
 
-class ServerToolBlock(_Block, tag="server_tool_use"):
+class ServerToolBlock(_Block, frozen=True, tag="server_tool_use"):
     """A call that the provider ran itself. No call for the client; sent back to the same dialect alone."""
 
     id: str
@@ -136,7 +136,7 @@ class ServerToolBlock(_Block, tag="server_tool_use"):
     input: Any = None
 
 
-class OpaqueContent(_Block, tag="opaque"):
+class OpaqueContent(_Block, frozen=True, tag="opaque"):
     """A wire block that has no standard meaning: `data` is the block as it came, `kind` its wire type."""
 
     kind: str

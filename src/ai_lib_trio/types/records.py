@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 
-class _Record(msgspec.Struct, frozen=True, tag=True, kw_only=True, gc=False):
+class _Record(msgspec.Struct, frozen=True, tag=True, tag_field="record", kw_only=True, gc=False):
     at_s: float
 
 
-class CallQueued(_Record):
+class CallQueued(_Record, frozen=True):
     """A call entered a provider actor's docket."""
 
     call: int
@@ -35,7 +35,7 @@ class CallQueued(_Record):
     model: str
 
 
-class CallAdmitted(_Record):
+class CallAdmitted(_Record, frozen=True):
     """The actor let the call start."""
 
     call: int
@@ -44,7 +44,7 @@ class CallAdmitted(_Record):
     queue_s: float
 
 
-class AttemptStarted(_Record):
+class AttemptStarted(_Record, frozen=True):
     """A request is about to go out."""
 
     call: int
@@ -53,7 +53,7 @@ class AttemptStarted(_Record):
     model: str
 
 
-class FirstToken(_Record):
+class FirstToken(_Record, frozen=True):
     """The first event that carries output arrived."""
 
     call: int
@@ -61,7 +61,7 @@ class FirstToken(_Record):
     after_s: float
 
 
-class EventBatch(_Record):
+class EventBatch(_Record, frozen=True):
     """One read's worth of events was decoded."""
 
     call: int
@@ -70,7 +70,7 @@ class EventBatch(_Record):
     body_bytes: int
 
 
-class CallEnded(_Record):
+class CallEnded(_Record, frozen=True):
     """The call's attempt is over and its connection returned or closed."""
 
     call: int
@@ -83,7 +83,7 @@ class CallEnded(_Record):
     total_s: float = 0.0
 
 
-class ActorRestarted(_Record):
+class ActorRestarted(_Record, frozen=True):
     """A provider actor crashed. `failed` means that it crashed too often and stays down."""
 
     provider: str

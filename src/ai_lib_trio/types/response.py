@@ -24,6 +24,7 @@ from .events import (
     Rerouted,
     ServerToolCall,
     StreamEnd,
+    StreamError,
     StreamingEvent,
     ThinkingDelta,
     ToolCallEnded,
@@ -245,15 +246,12 @@ class Fold:
             self.add(event)
 
     def add(self, event: StreamingEvent) -> None:
-        kind = event.__class__
-        if kind is Metadata:
-            assert isinstance(event, Metadata)
+        if isinstance(event, Metadata):
             self._usage = event.usage or self._usage
             self._model = event.model or self._model
             self._response_id = event.response_id or self._response_id
             return
-        if kind is StreamEnd:
-            assert isinstance(event, StreamEnd)
+        if isinstance(event, StreamEnd):
             self._end = event
             return
         if isinstance(event, Rerouted):
@@ -262,7 +260,7 @@ class Fold:
                 self._usage = self._model = self._response_id = None
                 self.discarded += 1
             return
-        if not hasattr(event, "candidate_index"):
+        if isinstance(event, StreamError):
             return
         candidate = self._candidate(event.candidate_index)
         if isinstance(event, PartialContentDelta):
