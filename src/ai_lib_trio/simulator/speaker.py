@@ -1,0 +1,270 @@
+"""The `simulate` section of a dialect becomes the provider's side of the wire.
+
+A request as it came is matched to a route, checked, and lifted back to the standard request; a script becomes the
+frames of a stream or one whole body; an error becomes the dialect's error body. Sans-IO; imports `protocol`, `wire`,
+`types`. The rule that must stay true: what differs between dialects is in the section, nothing of it is here.
+
+    simulate:
+      route: {method: POST, path: /chat}             # or `whole` and `stream`; `{name}` is one segment
+      streamed: condition over the request           # else the route tells
+      framing: {format: sse, event: template over a frame, done: text, number: key that counts frames}
+      headers, check, request, frames, body, error, define
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+
+from ..errors import CallerError
+from ..protocol.paths import scope_getter
+from ..protocol.rules import compile_condition, parse_condition
+from ..protocol.where import Where
+from ..types.request import Request
+from ..types.response import parse_arguments
+from ..wire.template import Template, compile_template
+from .check import Problem, compile_check
+
+__all__ = ["FORMATS", "Asked", "Framing", "Matched", "RefusedRequest", "Speaker", "compile_speaker"]
+
+# The framings that the simulator writes, and what a stream in them calls itself.
+FORMATS: Mapping[str, str] = {
+    "sse": "text/event-stream",
+    "ndjson": "application/x-ndjson",
+    "json_array": "application/json",
+}
+_KEYS = ("route", "streamed", "framing", "headers", "check", "request", "frames", "body", "error", "define")
+_BLOCKS = ("text", "thinking", "refusal", "tool_use")
+_PARTS = ("start", "piece", "end")
+_WHOLE_FRAMES = ("start", "finish", "usage", "end", "error")
+
+
+class RefusedRequest(Exception):
+    """The request is not what the dialect asks for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Matched(NamedTuple):
+    """The route that a request took: `whole` or `stream`, or `path` where both are one, and its segments."""
+
+    route: str
+    segments: dict[str, str]
+
+
+class Asked(NamedTuple):
+    """A request as templates see it, under `$`."""
+
+    method: str
+    path: str
+    route: str
+    segments: dict[str, str]
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+    def scope(self) -> dict[str, Any]:
+        return {"": self._asdict()}
+
+
+class Framing(NamedTuple):
+    """How one stream writes its frames."""
+
+    format: str
+    event: Template | None
+    done: str | None
+    number: str | None
+
+
+class Speaker:
+    """One dialect from the provider's side. Immutable; shared by all connections."""
+
+    def __init__(self, tree: Mapping[str, Any], where: Where, dialect: str, more_fields: Collection[str]) -> None:
+        self.dialect = dialect
+        for key in tree:
+            if key not in _KEYS:
+                raise where.at(str(key)).error(f"expected one of {', '.join(_KEYS)}, got `{key}`")
+        for key in ("route", "framing", "request", "frames", "body", "error"):
+            if not isinstance(tree.get(key), dict):
+                raise where.at(key).error(f"expected `{key}`, a mapping")
+        define = tree.get("define", {})
+
+        def template(value: Any, at: Where, *names: str) -> Template:
+            # Definitions are shared by templates that bind different names, so names are checked only without them.
+            return compile_template(value, at, define=define, names=None if define else names)
+
+        self.method, self._routes = _routes(tree["route"], where.at("route"))
+        self._streamed = None
+        if "streamed" in tree:
+            self._streamed = compile_condition(parse_condition(tree["streamed"], where.at("streamed")), scope_getter)
+        framing = dict(tree["framing"])
+        at = where.at("framing")
+        for key in framing:
+            if key not in ("format", "event", "done", "number"):
+                raise at.at(str(key)).error(f"expected format, event, done or number, got `{key}`")
+        self._format = compile_template(framing.get("format"), at.at("format"))
+        self._event = compile_template(framing["event"], at.at("event")) if "event" in framing else None
+        self._done, self._number = framing.get("done"), framing.get("number")
+        self._headers = template(tree["headers"], where.at("headers")) if "headers" in tree else None
+        check = tree.get("check")
+        self._check = compile_check(check, where.at("check"), more_fields=more_fields) if check else None
+        self._request = template(tree["request"], where.at("request"))
+        self._body = template(tree["body"], where.at("body"))
+        self._error = template(tree["error"], where.at("error"), "e")
+        self._frames: dict[str, Template] = {}
+        at = where.at("frames")
+        for key, value in tree["frames"].items():
+            if key in _WHOLE_FRAMES:
+                self._frames[key] = template(value, at.at(key), "c", "e")
+            elif key in _BLOCKS and isinstance(value, dict):
+                for part, inner in value.items():
+                    if part not in _PARTS:
+                        raise at.at(key, str(part)).error(f"expected one of {', '.join(_PARTS)}, got `{part}`")
+                    self._frames[f"{key}.{part}"] = template(inner, at.at(key, part), "b", "piece")
+            else:
+                raise at.at(str(key)).error(f"expected one of {', '.join((*_WHOLE_FRAMES, *_BLOCKS))}, got `{key}`")
+
+    # ---- what comes in ----
+
+    def match(self, method: str, path: str) -> Matched | None:
+        """The route of a path, whatever stands before it: clients put their own prefixes there."""
+        if method != self.method:
+            return None
+        for name, pattern in self._routes:
+            found = pattern.search(path)
+            if found is not None:
+                return Matched(name, {key: unquote(value) for key, value in found.groupdict().items()})
+        return None
+
+    def is_streamed(self, asked: Asked) -> bool:
+        """Whether a stream is asked for."""
+        return self._streamed(asked.scope()) if self._streamed is not None else asked.route == "stream"
+
+    def lift(self, asked: Asked, *, check: bool = True) -> Request:
+        """The standard request. Raises RefusedRequest for what the dialect's checks or the lifting refuse."""
+        if check and self._check is not None:
+            problem = self._check(asked.scope())
+            if problem is not None:
+                raise RefusedRequest(problem)
+        try:
+            lifted = self._request(asked.scope())
+            if not isinstance(lifted, dict):
+                raise RefusedRequest(Problem("the body is empty"))
+            lifted.setdefault("model", "")
+            lifted["stream"] = self.is_streamed(asked)
+            return msgspec.convert(_completed(lifted), Request)
+        except CallerError as error:
+            raise RefusedRequest(Problem(error.message)) from error
+        except msgspec.ValidationError as error:
+            raise RefusedRequest(Problem(f"cannot be read as a request: {error}")) from error
+
+    # ---- what goes out ----
+
+    def framing(self, asked: Asked) -> Framing:
+        """How this request's stream is framed."""
+        format_ = self._format(asked.scope())
+        if format_ not in FORMATS:
+            raise CallerError(f"expected a framing of {', '.join(FORMATS)}, got {format_!r}", kind="bad_argument")
+        return Framing(format_, self._event, self._done, self._number)
+
+    def headers(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Headers that the dialect's replies have besides the usual ones."""
+        found = self._headers({"": state}) if self._headers is not None else None
+        return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+    def body(self, state: Mapping[str, Any]) -> Any:
+        """The whole reply, as a JSON value."""
+        return self._body({"": state})
+
+    def error(self, state: Mapping[str, Any], said: Mapping[str, Any]) -> Any:
+        """The body of an error reply, as a JSON value. `said`: status, code, type, message, param."""
+        return self._error({"": state, "e": said})
+
+    def speaks(self, kind: str) -> bool:
+        """Whether the dialect has frames for a kind of block."""
+        return any(f"{kind}.{part}" in self._frames for part in _PARTS)
+
+    def frames(self, name: str, state: Mapping[str, Any], **bound: Any) -> Iterator[Any]:
+        """The frames, as JSON values, that the template `name` makes: none, one, or several."""
+        template = self._frames.get(name)
+        made = template({"": state, **bound}) if template is not None else None
+        if isinstance(made, list):
+            yield from made
+        elif made is not None:
+            yield made
+
+
+def compile_speaker(
+    tree: Mapping[str, Any], where: Where, *, dialect: str, more_fields: Collection[str] = ()
+) -> Speaker:
+    """The provider's side of a dialect. `where` is the place of the `simulate` section; raises ManifestError.
+
+    `more_fields` are keys of the body that a provider's own encoding adds to the dialect's.
+    """
+    if not tree:
+        raise where.error(f"the dialect {dialect} has no `simulate` section")
+    return Speaker(tree, where, dialect, more_fields)
+
+
+_SEGMENT = re.compile(r"\{(\w+)\}")
+
+
+def _routes(tree: Any, where: Where) -> tuple[str, list[tuple[str, re.Pattern[str]]]]:
+    routes = []
+    for key, value in tree.items():
+        if key == "method":
+            continue
+        if key not in ("path", "whole", "stream") or not isinstance(value, str):
+            raise where.at(str(key)).error("expected method, path, whole or stream, each a text")
+        parts = _SEGMENT.split(value)
+        pattern = "".join(
+            f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+        )
+        routes.append((key, re.compile(pattern + "/?$")))
+    if not routes:
+        raise where.error("expected a `path`, or `whole` and `stream`")
+    return str(tree.get("method", "POST")), routes
+
+
+def _completed(lifted: dict[str, Any]) -> dict[str, Any]:
+    """What no template can find: ids where the wire has none, and arguments that came as text.
+
+    Calls without an id get one by their place, and a result without one answers the oldest open call of its name.
+    """
+    open_calls: list[dict[str, Any]] = []
+    count = 0
+    for message in lifted.get("messages", ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for block in content if isinstance(content, list) else ():
+            if not isinstance(block, dict):
+                continue
+            if block.get("type") == "tool_use":
+                count += 1
+                if block.get("id") is None:
+                    block["id"] = f"call_{count}"
+                else:
+                    block.setdefault("wire_id", block["id"])
+                if isinstance(block.get("arguments"), str) and "input" not in block:
+                    block["input"] = parse_arguments(block["arguments"])
+                open_calls.append(block)
+            elif block.get("type") == "tool_result":
+                _answer(block, open_calls)
+    return lifted
+
+
+def _answer(result: dict[str, Any], open_calls: list[dict[str, Any]]) -> None:
+    ident, name = result.get("tool_use_id"), result.get("tool_name")
+    for call in open_calls:
+        if (call["id"] == ident) if ident is not None else (name is None or call.get("name") == name):
+            result["tool_use_id"] = call["id"]
+            result.setdefault("tool_name", call.get("name"))
+            open_calls.remove(call)
+            return
+    if ident is None:
+        result["tool_use_id"] = f"call_of_{name}"
