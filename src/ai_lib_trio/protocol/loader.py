@@ -1,0 +1,296 @@
+"""The catalogue: providers, dialects and models of every source, each read when it is first asked for.
+
+Sources -> `Manifest`, `Dialect`, `ModelRef`. Imports the rest of `protocol`. The rule that must stay true: the first
+source that has a name decides it, in the order explicit path, AI_PROTOCOL_DIR, bundled; opening reads no file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import CallerError, ManifestError
+from . import sources
+from .manifest import Dialect, ErrorRules, Manifest, read_dialect, read_error_rules, read_manifest
+from .registry import ModelFacts, ModelRef, Registry, read_models
+from .sources import Tree
+from .tree import Reader, nearest, suggestion
+from .trust import OwnKeys, check_fetched, check_variables
+from .yaml_source import Document
+
+__all__ = ["Catalog"]
+
+
+class Catalog:
+    """Everything the manifests say. Made by `Catalog.open`; safe to share, nothing in it changes once read."""
+
+    def __init__(self, trees: list[Tree], *, strict: bool = False) -> None:
+        self.trees = trees
+        self.strict = strict
+        self._documents: dict[tuple[int, str, str], Document] = {}
+        self._manifests: dict[tuple[int, str], Manifest] = {}
+        self._names: dict[str, tuple[int, str]] | None = None
+        self._dialects: dict[tuple[int, str], Dialect] = {}
+        self._models: dict[tuple[int, str], list[ModelFacts]] = {}
+        self._registry: Registry | None = None
+        self._registries: dict[str, Registry] = {}
+        self._own_keys: OwnKeys | None = None
+        self._error_table: ErrorRules | None = None
+
+    @classmethod
+    def open(
+        cls,
+        manifests: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        strict: bool = False,
+    ) -> Catalog:
+        """The catalogue of an explicit path (a directory or one file), `AI_PROTOCOL_DIR` and the bundled set.
+
+        `environ` is the process's where none is given. With `strict`, unknown keys of files from elsewhere are errors
+        too, as they always are in the bundled set. Raises `ManifestError` for a path that is not there.
+        """
+        variables = os.environ if environ is None else environ
+        trees = []
+        if manifests is not None:
+            trees.append(sources.given_tree(manifests))
+        named = variables.get("AI_PROTOCOL_DIR", "").strip() or variables.get("AI_PROTOCOL_PATH", "").strip()
+        if named:
+            trees.append(sources.given_tree(named))
+        trees.append(sources.bundled_tree())
+        return cls(trees, strict=strict)
+
+    def __repr__(self) -> str:
+        return f"<Catalog {', '.join(tree.label for tree in self.trees)}>"
+
+    # ---- providers
+
+    def providers(self) -> list[str]:
+        """The id of every provider, sorted."""
+        return sorted({stem for names in map(self._stems, range(len(self.trees))) for stem in names})
+
+    def provider(self, name: str) -> Manifest:
+        """A provider by id or alias. Exact: no folding of case or hyphens.
+
+        Raises `CallerError` (unknown_provider) with the nearest names, `ManifestError` for a file that cannot be used.
+        """
+        place = self._place(name)
+        if place is None:
+            raise self._unknown_provider(name)
+        return self._manifest(*place)
+
+    def has_provider(self, name: str) -> bool:
+        """Whether `provider(name)` finds a file."""
+        return self._place(name) is not None
+
+    def _unknown_provider(self, name: str) -> CallerError:
+        known = suggestion(name, [*self.providers(), *self._aliases()])
+        return CallerError(f"no provider is called {name!r}{known}", kind="unknown_provider")
+
+    def _stems(self, tree: int) -> dict[str, str]:
+        """Provider id -> file stem of one tree. They are the same, but for a single file and for files that lie."""
+        single = self.trees[tree].single
+        if single is not None:
+            data = self._document(tree, "single", "").data
+            ident = data.get("id") if isinstance(data, dict) else None
+            return {ident if isinstance(ident, str) else single.stem: ""}
+        return {stem: stem for stem in self.trees[tree].files("providers")}
+
+    def _place(self, name: str) -> tuple[int, str] | None:
+        # By file name first: the usual case parses one file. Ids that differ from their file's name, and aliases, need
+        # a look into every file, which happens only for a name that no file has.
+        for tree in range(len(self.trees)):
+            stem = self._stems(tree).get(name)
+            if stem is not None:
+                return (tree, stem)
+        return self._aliases().get(name)
+
+    def _aliases(self) -> dict[str, tuple[int, str]]:
+        if self._names is None:
+            found: dict[str, tuple[int, str]] = {}
+            for tree in range(len(self.trees)):
+                for stem in self._stems(tree).values():
+                    head = self._head(tree, stem)
+                    for name in (head.get("id"), *(head.get("aliases") or ())):
+                        if isinstance(name, str):
+                            found.setdefault(name, (tree, stem))
+            self._names = found
+        return self._names
+
+    def _head(self, tree: int, stem: str) -> Mapping[str, Any]:
+        try:
+            data = self._document(tree, "providers" if stem else "single", stem).data
+        except ManifestError:
+            return {}  # a broken file is its own error, when it is asked for, and not every other name's
+        if not isinstance(data, dict) or not isinstance(data.get("aliases") or [], list):
+            return {}
+        return data
+
+    def _document(self, tree: int, kind: str, stem: str) -> Document:
+        key = (tree, kind, stem)
+        found = self._documents.get(key)
+        if found is None:
+            source = self.trees[tree]
+            found = source.read_file(source.single) if kind == "single" else source.read(kind, stem)
+            self._documents[key] = found
+        return found
+
+    def _manifest(self, tree: int, stem: str) -> Manifest:
+        key = (tree, stem)
+        found = self._manifests.get(key)
+        if found is None:
+            source = self.trees[tree]
+            document = self._document(tree, "providers" if stem else "single", stem)
+            found = read_manifest(
+                document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree)
+            )
+            if source.origin == "bundled" and found.id != stem:
+                raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
+            if source.origin == "fetched":
+                check_fetched(found, self.own_keys())
+            elif source.origin == "given" and found.endpoint.variables:
+                check_variables(found, self.own_keys())
+            self._manifests[key] = found
+        return found
+
+    def _is_strict(self, tree: int) -> bool:
+        return self.strict or self.trees[tree].origin == "bundled"
+
+    def own_keys(self) -> OwnKeys:
+        """The variables and hosts that belong to the bundled set: what `trust` needs for manifests from elsewhere."""
+        if self._own_keys is None:
+            tree = len(self.trees) - 1
+            self._own_keys = OwnKeys.of({stem: self._manifest(tree, stem) for stem in self._stems(tree)})
+        return self._own_keys
+
+    # ---- dialects
+
+    def dialect(self, name: str) -> Dialect:
+        """A dialect by id or alias, as the first source has it. Raises `CallerError` (bad_argument)."""
+        for tree in range(len(self.trees)):
+            found = self._dialect(tree, name)
+            if found is not None:
+                return found
+        raise CallerError(f"no dialect is called {name!r}{suggestion(name, self.dialects())}", kind="bad_argument")
+
+    def dialects(self) -> list[str]:
+        """The id of every dialect, sorted."""
+        return sorted({stem for tree in self.trees for stem in tree.files("dialects")})
+
+    def _dialects_for(self, tree: int) -> Callable[[str], Dialect | None]:
+        # A manifest's own source, then the bundled set: no source changes what another's providers are.
+        def find(name: str) -> Dialect | None:
+            return self._dialect(tree, name) or self._dialect(len(self.trees) - 1, name)
+
+        return find
+
+    def _dialect(self, tree: int, name: str) -> Dialect | None:
+        source = self.trees[tree]
+        if name not in source.files("dialects"):
+            for stem in source.files("dialects"):
+                if name in self._read_dialect(tree, stem).aliases:
+                    return self._read_dialect(tree, stem)
+            return None
+        return self._read_dialect(tree, name)
+
+    def _read_dialect(self, tree: int, stem: str) -> Dialect:
+        key = (tree, stem)
+        found = self._dialects.get(key)
+        if found is None:
+            document = self._document(tree, "dialects", stem)
+            found = read_dialect(document, strict=self._is_strict(tree), notes=[])
+            if found.id != stem:
+                raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
+            self._dialects[key] = found
+        return found
+
+    # ---- models
+
+    def models(self, provider: str | None = None) -> list[ModelFacts]:
+        """Every registered model, or one provider's, in the order of the files."""
+        if provider is None:
+            return list(self._all_models().models)
+        return list(self._models_of(self.provider(provider).id).models)
+
+    def resolve(self, model: str) -> ModelRef:
+        """The provider, wire id and facts of a model as people write it.
+
+        `provider/model` is that provider's, registered (by key, wire id or alias) or not: everything after the first
+        slash goes on the wire. Without a known provider in front, the text is a registered key, wire id or alias
+        that one provider alone has. Raises `CallerError`: unknown_provider, unknown_model, with the nearest names;
+        bad_argument for a text that names no model.
+        """
+        text = model.strip()
+        prefix, slash, rest = text.partition("/")
+        if not text or (slash and not prefix) or (slash and not rest):
+            raise CallerError(f"expected a model such as 'provider/model', got {model!r}", kind="bad_argument")
+        # A known provider in front decides, also where another's registry has a key of that very text: a marketplace
+        # that lists `maker/model` must not take over what is asked of the maker.
+        if slash and self.has_provider(prefix):
+            provider = self.provider(prefix).id
+            facts = self._models_of(provider).of_provider(provider, rest)
+            wire_id = facts.model_id if facts is not None else rest
+            return ModelRef(provider, wire_id, f"{provider}/{rest}", facts)
+        found = self._all_models().anywhere(text)
+        if len(found) == 1:
+            provider, facts = next(iter(found.items()))
+            return ModelRef(self.provider(provider).id, facts.model_id, f"{provider}/{facts.key}", facts)
+        if found:
+            offered = ", ".join(f"{provider}/{text}" for provider in sorted(found))
+            raise CallerError(f"{text!r} is offered by several providers; say which: {offered}", kind="unknown_model")
+        if slash:
+            raise self._unknown_provider(prefix)
+        if self.has_provider(text):
+            raise CallerError(f"{text!r} is a provider; say which model: {text}/...", kind="unknown_model")
+        close = nearest(text, self._all_models().names())
+        known = f"; did you mean {' or '.join(map(repr, close))}?" if close else "; write provider/model"
+        raise CallerError(f"no model is called {text!r}{known}", kind="unknown_model")
+
+    def _models_of(self, provider: str) -> Registry:
+        # Our own trees keep a provider's models in a file of its name. Others name files by model family, so a tree
+        # without such a file is read whole.
+        found = self._registries.get(provider)
+        if found is None:
+            models: list[ModelFacts] = []
+            for tree, source in enumerate(self.trees):
+                files = source.files("models")
+                for stem in [provider] if provider in files else files if source.origin != "bundled" else ():
+                    models += [facts for facts in self._read_models(tree, stem) if facts.provider == provider]
+            found = self._registries[provider] = Registry(models)
+        return found
+
+    def _all_models(self) -> Registry:
+        if self._registry is None:
+            models: list[ModelFacts] = []
+            for tree, source in enumerate(self.trees):
+                for stem in source.files("models"):
+                    models += self._read_models(tree, stem)
+            self._registry = Registry(models)
+        return self._registry
+
+    def _read_models(self, tree: int, stem: str) -> list[ModelFacts]:
+        key = (tree, stem)
+        found = self._models.get(key)
+        if found is None:
+            document = self._document(tree, "models", stem)
+            strict = self._is_strict(tree)
+            found = read_models(Reader(document.data, document.where, strict=strict, notes=[]))
+            if self.trees[tree].origin == "bundled":
+                for facts in found:
+                    if facts.provider != stem:
+                        raise document.where.at("models", facts.key, "provider").error(
+                            f"expected the file's name {stem!r}, got {facts.provider!r}"
+                        )
+            self._models[key] = found
+        return found
+
+    # ---- errors
+
+    def error_table(self) -> ErrorRules:
+        """What codes, statuses and messages mean where a manifest does not say (manifests/errors.yaml)."""
+        if self._error_table is None:
+            tree = len(self.trees) - 1
+            document = self._document(tree, "root", "errors")
+            self._error_table = read_error_rules(Reader(document.data, document.where, strict=True, notes=[]))
+        return self._error_table

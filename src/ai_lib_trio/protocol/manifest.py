@@ -1,0 +1,514 @@
+"""The one internal form of a provider: frozen structs, built from a raw tree in our own shape.
+
+Raw tree and dialects -> `Manifest`. Imports `errors`, `tree`, `where`. The rule that must stay true: nothing behind
+this module knows which version of the protocol a file was written for, and nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from ..errors import CODES, CallerError, code_of_name
+from .tree import Reader, kind_of, merge, suggestion
+from .where import Where
+from .yaml_source import Document
+
+__all__ = [
+    "Auth",
+    "Capabilities",
+    "Dialect",
+    "Endpoint",
+    "ErrorRules",
+    "Family",
+    "Manifest",
+    "Parameter",
+    "Provenance",
+    "RateLimitHeaders",
+    "RateLimits",
+    "RetryPolicy",
+    "manifest_tree",
+    "read_dialect",
+    "read_error_rules",
+    "read_manifest",
+]
+
+Provenance = Literal["bundled", "given", "fetched"]
+AuthType = Literal["bearer", "header", "query", "none"]
+Scope = Literal["key", "model"]
+
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # the specification's, and one letter may be an id
+DIALECT_SECTIONS = ("encode", "decode", "simulate")
+_AUTH_TYPES: tuple[AuthType, ...] = ("bearer", "header", "query", "none")
+_SCOPES: tuple[Scope, ...] = ("key", "model")
+DEFAULT_TIMEOUT_MS = 10_000  # to connect; the specification's default
+DEFAULT_RETRY_STATUS = (429, 500, 502, 503, 504)  # the specification's, where a policy does not list its own
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """One wire format: the raw trees of how it is written, read and played by the simulator."""
+
+    id: str
+    aliases: tuple[str, ...]
+    encode: dict[str, Any]
+    decode: dict[str, Any]
+    simulate: dict[str, Any]
+    where: Where
+
+    def section(self, name: str) -> dict[str, Any]:
+        """`encode`, `decode` or `simulate`."""
+        found: dict[str, Any] = getattr(self, name)
+        return found
+
+
+class Family(msgspec.Struct, frozen=True):
+    """One of a provider's APIs: a dialect with the provider's own changes merged in. Trees are never changed."""
+
+    id: str
+    dialect: str
+    encode: dict[str, Any]
+    decode: dict[str, Any]
+    simulate: dict[str, Any]
+    where: Where  # of the merged tree: `where.at("decode", "rules", ...)`
+
+
+class Auth(msgspec.Struct, frozen=True):
+    """How a key goes on the wire, and the environment variable that may hold it.
+
+    `bearer` and `header` put `prefix`, a space and the key (the key alone where `prefix` is empty) into the header
+    `header`; `query` puts the key into the parameter `param_name`; `none` needs no key. `extra_headers` go with every
+    request. `shadowed_env` are variables of an older block beside this one, which never count.
+    """
+
+    type: AuthType = "none"
+    header: str | None = None
+    prefix: str = ""
+    param_name: str | None = None
+    token_env: str | None = None
+    extra_headers: dict[str, str] = {}
+    shadowed_env: tuple[str, ...] = ()
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where requests go. `variables`: placeholder of `base_url` -> the environment variable that fills it."""
+
+    base_url: str
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    variables: dict[str, str] = {}
+    auth: Auth = Auth()
+
+
+class ErrorRules(msgspec.Struct, frozen=True):
+    """What a provider's errors mean: status, code or message part -> name of a standard code.
+
+    `retry_after_pattern` finds a pause in a message (one group, in `retry_after_unit`).
+    """
+
+    by_http_status: dict[int, str] = {}
+    by_error_code: dict[str, str] = {}
+    by_message_contains: dict[str, str] = {}
+    retry_after_pattern: str | None = None
+    retry_after_unit: Literal["seconds", "milliseconds"] = "seconds"
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """The provider's advice for retries. Delays in milliseconds; `max_retries` does not count the first attempt."""
+
+    strategy: Literal["none", "exponential_backoff", "linear_backoff", "fixed_delay"] = "exponential_backoff"
+    max_retries: int = 3
+    min_delay_ms: int = 1_000
+    max_delay_ms: int = 30_000
+    jitter: Literal["full", "equal", "none"] = "full"
+    retry_on_http_status: tuple[int, ...] = DEFAULT_RETRY_STATUS
+    retry_on_error_code: tuple[str, ...] = ()
+
+
+class RateLimitHeaders(msgspec.Struct, frozen=True):
+    """Reply headers that tell limits, in lower case; None where the provider sends none."""
+
+    requests_limit: str | None = None
+    requests_remaining: str | None = None
+    requests_reset: str | None = None
+    tokens_limit: str | None = None
+    tokens_remaining: str | None = None
+    tokens_reset: str | None = None
+    retry_after: str | None = None
+
+
+class RateLimits(msgspec.Struct, frozen=True):
+    """What a limit is a limit of (one key, or one model of a key), and the headers that tell it."""
+
+    scope: Scope = "key"
+    headers: RateLimitHeaders = RateLimitHeaders()
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What the provider says it can do. `absent` is what it says it cannot; a name in neither is not known."""
+
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    feature_flags: dict[str, bool] = {}
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Every capability that is declared, required or optional."""
+        return self.required | self.optional
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """Facts about a standard parameter. They inform (preflight warns); they do not forbid."""
+
+    type: str | None = None
+    low: float | None = None
+    high: float | None = None
+    default: Any = None
+    required: bool = False
+    enum: tuple[Any, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider. `notes` says what the loader did about things it did not take as written.
+
+    `services`, `metadata`, `availability` and `sources` are as written: commands print them, calls do not read them.
+    """
+
+    id: str
+    protocol_version: str
+    name: str
+    endpoint: Endpoint
+    families: dict[str, Family]
+    default_family: str
+    aliases: tuple[str, ...] = ()
+    status: str = "stable"
+    category: str = "ai_provider"
+    official_url: str | None = None
+    errors: ErrorRules = ErrorRules()
+    retry: RetryPolicy | None = None
+    rate_limits: RateLimits = RateLimits()
+    capabilities: Capabilities = Capabilities()
+    parameters: dict[str, Parameter] = {}
+    services: dict[str, Any] = {}
+    availability: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
+    origin: Provenance = "bundled"
+    file: str = ""
+    notes: tuple[str, ...] = ()
+    where: Where
+
+    @property
+    def auth(self) -> Auth:
+        """How this provider's key goes on the wire."""
+        return self.endpoint.auth
+
+    def family(self, name: str | None = None) -> Family:
+        """An API family by name, or the default one. Raises `CallerError` (bad_argument) for another name."""
+        wanted = self.default_family if name is None else name
+        found = self.families.get(wanted)
+        if found is None:
+            raise CallerError(
+                f"{self.id} has no API family {wanted!r}{suggestion(wanted, self.families)}",
+                kind="bad_argument",
+                provider=self.id,
+            )
+        return found
+
+
+def manifest_tree(manifest: Manifest) -> dict[str, Any]:
+    """The effective manifest as plain values: promoted, dialects merged, without positions."""
+    tree: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=False, enc_hook=lambda where: None)
+    tree.pop("where")
+    for family in tree["families"].values():
+        family.pop("where")
+    return tree
+
+
+def read_dialect(document: Document, *, strict: bool, notes: list[str]) -> Dialect:
+    """A dialect file as its raw sections; what is in them is compiled elsewhere."""
+    reader = Reader(document.data, document.where, strict=strict, notes=notes)
+    dialect = Dialect(
+        id=reader.need_text("id"),
+        aliases=reader.texts("aliases"),
+        encode=reader.tree("encode"),
+        decode=reader.tree("decode"),
+        simulate=reader.tree("simulate"),
+        where=document.where,
+    )
+    reader.texts("notes")
+    reader.close()
+    return dialect
+
+
+def read_manifest(
+    document: Document,
+    dialect_of: Callable[[str], Dialect | None],
+    *,
+    origin: Provenance,
+    strict: bool,
+    notes: list[str] | None = None,
+) -> Manifest:
+    """The manifest of a raw tree in our own shape.
+
+    `dialect_of` finds a dialect by id or alias. `notes` are what earlier stages did. Raises `ManifestError` with file,
+    line, path, what was expected and what came; with `strict` also for unknown keys.
+    """
+    said = list(notes or ())
+    root = Reader(document.data, document.where, strict=strict, notes=said)
+    ident = root.need_text("id")
+    if not ID_PATTERN.fullmatch(ident):
+        raise root.where.at("id").error(f"expected an id of a-z, 0-9, - and _, got {kind_of(ident)}")
+    protocol_version = root.need_text("protocol_version")
+    endpoint = _endpoint(root)
+    families = _families(root, dialect_of)
+    default_family = root.text("default_api_family") or next(iter(families), "")
+    if families and default_family not in families:
+        raise root.where.at("default_api_family").error(
+            f"expected one of this file's families, got {default_family!r}{suggestion(default_family, families)}"
+        )
+    errors = root.child("error_classification")
+    fields: dict[str, Any] = {
+        "id": ident,
+        "protocol_version": protocol_version,
+        "name": root.text("name") or ident,
+        "aliases": root.texts("aliases"),
+        "status": root.choice("status", ("stable", "beta", "deprecated"), "stable"),
+        "category": root.choice("category", ("ai_provider", "model_provider", "third_party_aggregator"), "ai_provider"),
+        "official_url": root.text("official_url"),
+        "endpoint": endpoint,
+        "families": families,
+        "default_family": default_family,
+        "errors": read_error_rules(errors) if errors else ErrorRules(),
+        "retry": _retry(root),
+        "rate_limits": _rate_limits(root),
+        "capabilities": _capabilities(root),
+        "parameters": _parameters(root),
+        "services": root.tree("services"),
+        "availability": root.tree("availability"),
+        "metadata": root.tree("metadata"),
+        "sources": root.tree("sources"),
+    }
+    root.raw("notes")  # for people
+    root.close()
+    return Manifest(**fields, origin=origin, file=document.file, notes=tuple(said), where=document.where)
+
+
+def _endpoint(root: Reader) -> Endpoint:
+    reader = root.child("endpoint")
+    if reader is None:
+        raise root.where.error("expected 'endpoint', got nothing")
+    base_url = reader.need_text("base_url")
+    if not re.match(r"https?://[^/?#\s]+", base_url) or re.search(r"[?#\s]", base_url):
+        raise reader.where.at("base_url").error(f"expected an http or https URL without query, got {kind_of(base_url)}")
+    endpoint = Endpoint(
+        base_url=base_url.rstrip("/"),
+        timeout_ms=reader.integer("timeout_ms", DEFAULT_TIMEOUT_MS, least=1),
+        variables=reader.text_map("variables"),
+        auth=_auth(reader),
+    )
+    reader.close()
+    return endpoint
+
+
+def _auth(endpoint: Reader) -> Auth:
+    reader = endpoint.child("auth")
+    if reader is None:
+        return Auth()
+    kind: AuthType = reader.choice("type", _AUTH_TYPES, "bearer")
+    header, prefix, param = reader.text("header"), reader.text("prefix"), reader.text("param_name")
+    if kind == "bearer":
+        header, prefix = header or "Authorization", "Bearer" if prefix is None else prefix
+    elif kind == "header" and not header:
+        raise reader.where.error("expected 'header' for auth of type header, got nothing")
+    elif kind == "query" and not param:
+        raise reader.where.error("expected 'param_name' for auth of type query, got nothing")
+    token_env = reader.text("token_env")
+    if token_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", token_env):
+        raise reader.where.at("token_env").error(f"expected the name of a variable, got {kind_of(token_env)}")
+    auth = Auth(
+        type=kind,
+        header=header,
+        prefix=prefix or "",
+        param_name=param,
+        token_env=token_env,
+        extra_headers=reader.text_map("extra_headers"),
+        shadowed_env=reader.texts("shadowed_env"),
+    )
+    reader.close()
+    return auth
+
+
+def _families(root: Reader, dialect_of: Callable[[str], Dialect | None]) -> dict[str, Family]:
+    listing = root.child("api_families")
+    families: dict[str, Family] = {}
+    if listing is None:
+        return families
+    for name in listing.value:
+        reader = listing.child(name)
+        if reader is None:
+            continue  # null: a family taken out
+        wanted = reader.need_text("dialect")
+        dialect = dialect_of(wanted)
+        if dialect is None:
+            raise reader.where.at("dialect").error(f"expected a known dialect, got {wanted!r}")
+        merged: dict[str, dict[str, Any]] = {}
+        positions: dict[Any, Any] = {}
+        at = reader.where.position()
+        if at is not None:
+            positions[()] = at
+        for section in DIALECT_SECTIONS:
+            tree, places = merge(
+                dialect.section(section),
+                reader.tree(section),
+                dialect.where.at(section),
+                reader.where.at(section),
+            )
+            merged[section] = tree
+            positions.update({(section, *path): place for path, place in places.items()})
+        reader.close()
+        families[str(name)] = Family(
+            id=str(name),
+            dialect=dialect.id,
+            encode=merged["encode"],
+            decode=merged["decode"],
+            simulate=merged["simulate"],
+            where=Where(root.where.file, positions),
+        )
+    return families
+
+
+def read_error_rules(reader: Reader) -> ErrorRules:
+    """`error_classification` of a manifest, or the whole table of manifests/errors.yaml."""
+    by_status: dict[int, str] = {}
+    for status, name in _names(reader, "by_http_status").items():
+        if isinstance(status, str) and status.isdigit():
+            status = int(status)
+        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
+            raise reader.where.at("by_http_status", status).error(f"expected an HTTP status, got {kind_of(status)}")
+        by_status[status] = name
+    pause = reader.child("retry_after_extraction")
+    pattern, unit = None, "seconds"
+    if pause is not None:
+        pattern = pause.need_text("pattern")
+        unit = pause.choice("unit", ("seconds", "milliseconds"), "seconds")
+        pause.close()
+    rules = ErrorRules(
+        by_http_status=by_status,
+        by_error_code={str(key): name for key, name in _names(reader, "by_error_code").items()},
+        by_message_contains={str(key).lower(): name for key, name in _names(reader, "by_message_contains").items()},
+        retry_after_pattern=pattern,
+        retry_after_unit="milliseconds" if unit == "milliseconds" else "seconds",
+    )
+    reader.raw("notes")
+    reader.close()
+    return rules
+
+
+def _names(reader: Reader, key: str) -> dict[Any, str]:
+    """A table of standard error names. Upstream writes some that are none: those rows are noted and left out."""
+    found: dict[Any, str] = {}
+    for said, name in reader.tree(key).items():
+        if isinstance(name, str) and code_of_name(name) is not None:
+            found[said] = name
+            continue
+        message = f"expected the name of a standard error, got {kind_of(name)}"
+        message += suggestion(str(name), (row.name for row in CODES.values()))
+        error = reader.where.at(key, said).error(message)
+        if reader.strict:
+            raise error
+        reader.notes.append(error.message + "; the row has no effect")
+    return found
+
+
+def _retry(root: Reader) -> RetryPolicy | None:
+    reader = root.child("retry_policy")
+    if reader is None:
+        return None
+    usual = RetryPolicy()
+    policy = RetryPolicy(
+        strategy=reader.choice(
+            "strategy", ("none", "exponential_backoff", "linear_backoff", "fixed_delay"), usual.strategy
+        ),
+        max_retries=reader.integer("max_retries", usual.max_retries),
+        min_delay_ms=reader.integer("min_delay_ms", usual.min_delay_ms),
+        max_delay_ms=reader.integer("max_delay_ms", usual.max_delay_ms),
+        jitter=reader.choice("jitter", ("full", "equal", "none"), usual.jitter),
+        retry_on_http_status=reader.integers("retry_on_http_status") or usual.retry_on_http_status,
+        retry_on_error_code=reader.texts("retry_on_error_code"),
+    )
+    reader.raw("notes")
+    reader.close()
+    if policy.max_delay_ms < policy.min_delay_ms:
+        reader.refuse("max_delay_ms", f"expected at least min_delay_ms ({policy.min_delay_ms}), got less")
+    return policy
+
+
+def _rate_limits(root: Reader) -> RateLimits:
+    reader = root.child("rate_limits")
+    if reader is None:
+        return RateLimits()
+    scope: Scope = reader.choice("scope", _SCOPES, "key")
+    names = reader.child("headers")
+    found: dict[str, str | None] = {}
+    if names is not None:
+        for field in RateLimitHeaders.__struct_fields__:
+            header = names.text(field)
+            found[field] = header.lower() if header else None
+        names.close()
+    reader.raw("notes")
+    reader.close()
+    return RateLimits(scope=scope, headers=RateLimitHeaders(**found))
+
+
+def _capabilities(root: Reader) -> Capabilities:
+    reader = root.child("capabilities")
+    if reader is None:
+        return Capabilities()
+    flags: dict[str, bool] = {}
+    for name, value in reader.tree("feature_flags").items():
+        if not isinstance(value, bool):
+            raise reader.where.at("feature_flags", name).error(f"expected true or false, got {kind_of(value)}")
+        flags[str(name)] = value
+    found = Capabilities(
+        required=frozenset(reader.texts("required")),
+        optional=frozenset(reader.texts("optional")),
+        absent=frozenset(reader.texts("absent")),
+        feature_flags=flags,
+    )
+    both = (found.required | found.optional) & found.absent
+    if both:
+        raise reader.where.at("absent").error(f"expected what is not declared above, got {sorted(both)[0]!r} twice")
+    reader.close()
+    return found
+
+
+def _parameters(root: Reader) -> dict[str, Parameter]:
+    listing = root.child("parameters")
+    found: dict[str, Parameter] = {}
+    if listing is None:
+        return found
+    for name in listing.value:
+        reader = listing.child(name)
+        if reader is None:
+            found[str(name)] = Parameter()
+            continue
+        low, high = reader.number("min"), reader.number("max")
+        bounds = reader.items("range")
+        if bounds:
+            if len(bounds) != 2 or any(isinstance(b, bool) or not isinstance(b, (int, float)) for b in bounds):
+                raise reader.where.at("range").error("expected two numbers, lowest and highest")
+            low, high = bounds
+        found[str(name)] = Parameter(
+            type=reader.text("type"),
+            low=low,
+            high=high,
+            default=reader.raw("default"),
+            required=reader.flag("required", False),
+            enum=tuple(reader.items("enum")),
+        )
+        reader.raw("notes")
+        reader.close()
+    return found

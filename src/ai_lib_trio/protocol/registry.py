@@ -1,0 +1,209 @@
+"""Model files become facts about models, and an index over them.
+
+Imports `errors`, `tree`, `where`. The rule that must stay true: a fact that a file does not state is None, never a
+guess; prices are US dollars (or what `currency` says) for a million tokens, whatever unit a file was written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from .tree import Reader, kind_of
+
+__all__ = ["Modalities", "ModelFacts", "ModelRef", "Pricing", "Registry", "Verification", "read_models"]
+
+
+class Pricing(msgspec.Struct, frozen=True):
+    """Prices for one million tokens; None where the provider states none."""
+
+    input_per_1m: float | None = None
+    output_per_1m: float | None = None
+    cached_input_per_1m: float | None = None
+    cache_write_per_1m: float | None = None
+    currency: str = "USD"
+
+
+class Modalities(msgspec.Struct, frozen=True):
+    """What goes in and what comes out: text, image, audio, video, pdf."""
+
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """Where the facts were read and when (a date as text)."""
+
+    status: str = "unverified"
+    verified_at: str | None = None
+    source: str | None = None
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered model. `key` is the name in the registry, `model_id` what goes on the wire.
+
+    `capabilities` is None where the file lists none: then nothing is known, rather than nothing declared.
+    """
+
+    key: str
+    provider: str
+    model_id: str
+    display_name: str
+    aliases: tuple[str, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: frozenset[str] | None = None
+    absent: frozenset[str] = frozenset()
+    modalities: Modalities | None = None
+    pricing: Pricing | None = None
+    status: str = "active"
+    verification: Verification = Verification()
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """A model that a call may go to. `model_id` is the wire's name, `ref` is `provider/model` as people write it."""
+
+    provider_id: str
+    model_id: str
+    ref: str
+    facts: ModelFacts | None = None
+
+
+def read_models(root: Reader) -> list[ModelFacts]:
+    """The models of one file. Raises `ManifestError` with file, line and path."""
+    root.need_text("protocol_version")
+    listing = root.child("models")
+    root.tree("sources")
+    root.raw("notes")
+    root.raw("$schema")
+    root.close()
+    found = []
+    for key in listing.value if listing is not None else ():
+        reader = listing.child(key) if listing is not None else None
+        if reader is not None:
+            found.append(_model(str(key), reader))
+    return found
+
+
+def _model(key: str, reader: Reader) -> ModelFacts:
+    model_id = reader.text("model_id") or key
+    capabilities = reader.raw("capabilities")
+    facts = ModelFacts(
+        key=key,
+        provider=reader.need_text("provider"),
+        model_id=model_id,
+        display_name=reader.text("display_name") or reader.text("name") or key,
+        aliases=reader.texts("aliases"),
+        context_window=_size(reader, "context_window"),
+        max_output_tokens=_size(reader, "max_output_tokens"),
+        capabilities=None if capabilities is None else frozenset(reader.texts("capabilities")),
+        absent=frozenset(reader.texts("absent")),
+        modalities=_modalities(reader),
+        pricing=_pricing(reader),
+        status=reader.text("status") or "active",
+        verification=_verification(reader),
+    )
+    for documentation in ("name", "tags", "modality", "dimensions", "agentic_capabilities", "notes", "metadata"):
+        reader.raw(documentation)
+    reader.close()
+    return facts
+
+
+def _size(reader: Reader, key: str) -> int | None:
+    return reader.integer(key, 0) or None  # upstream writes 0 for what is not known
+
+
+def _modalities(reader: Reader) -> Modalities | None:
+    child = reader.child("modalities")
+    if child is None:
+        return None
+    found = Modalities(input=child.texts("input"), output=child.texts("output"))
+    child.close()
+    return found
+
+
+def _pricing(reader: Reader) -> Pricing | None:
+    child = reader.child("pricing")
+    if child is None:
+        return None
+
+    def price(per_1m: str, per_token: str) -> float | None:
+        value, single = child.number(per_1m), child.number(per_token)
+        if value is None and single is not None:
+            value = round(single * 1_000_000, 9)  # 0.0000015 * 1e6 is 1.5, not 1.4999999999999998
+        if value is not None and value < 0:
+            raise child.where.at(per_1m).error(f"expected a price of at least 0, got {kind_of(value)}")
+        return value
+
+    found = Pricing(
+        input_per_1m=price("input_per_1m", "input_per_token"),
+        output_per_1m=price("output_per_1m", "output_per_token"),
+        cached_input_per_1m=price("cached_input_per_1m", "cache_hit_input_per_1m"),
+        cache_write_per_1m=price("cache_write_per_1m", "cache_write_per_token"),
+        currency=child.text("currency") or "USD",
+    )
+    for documentation in ("tiers", "notes"):
+        child.raw(documentation)
+    child.close()
+    return found
+
+
+def _verification(reader: Reader) -> Verification:
+    child = reader.child("verification")
+    if child is None:
+        return Verification()
+    found = Verification(
+        status=child.text("status") or "unverified",
+        verified_at=child.text("verified_at"),
+        source=child.text("source"),
+    )
+    child.raw("notes")
+    child.close()
+    return found
+
+
+class Registry:
+    """Models by name. Within a provider by key, wire id or alias; across providers by the same, where it is unique."""
+
+    __slots__ = ("_by_name", "_by_provider", "models")
+
+    def __init__(self, models: Iterable[ModelFacts]) -> None:
+        # The first source that has a model decides what is said of it.
+        first: dict[tuple[str, str], ModelFacts] = {}
+        for facts in models:
+            first.setdefault((facts.provider, facts.key), facts)
+        self.models: tuple[ModelFacts, ...] = tuple(first.values())
+        self._by_provider: dict[tuple[str, str], ModelFacts] = {}
+        self._by_name: dict[str, dict[str, ModelFacts]] = {}
+        # Keys first, then wire ids, then aliases: a key is what the file's writer chose, and it wins.
+        for names in (_key, _wire_id, _aliases):
+            for facts in self.models:
+                for name in names(facts):
+                    self._by_provider.setdefault((facts.provider, name), facts)
+                    self._by_name.setdefault(name, {}).setdefault(facts.provider, facts)
+
+    def of_provider(self, provider: str, name: str) -> ModelFacts | None:
+        """A provider's model by key, wire id or alias."""
+        found = self._by_provider.get((provider, name))
+        return found or self._by_provider.get((provider, f"{provider}/{name}"))
+
+    def anywhere(self, name: str) -> dict[str, ModelFacts]:
+        """Who has a model of this name: provider -> facts."""
+        return self._by_name.get(name, {})
+
+    def names(self) -> list[str]:
+        """Every name that `anywhere` knows."""
+        return list(self._by_name)
+
+
+def _key(facts: ModelFacts) -> tuple[str, ...]:
+    return (facts.key,)
+
+
+def _wire_id(facts: ModelFacts) -> tuple[str, ...]:
+    return (facts.model_id,)
+
+
+def _aliases(facts: ModelFacts) -> tuple[str, ...]:
+    return facts.aliases
