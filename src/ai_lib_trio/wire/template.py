@@ -20,7 +20,20 @@ from ..protocol.paths import Path, is_path, parse_path, scope_getter, unescape
 from ..protocol.rules import compile_condition, parse_condition, paths_of, same
 from ..protocol.where import Where
 
-__all__ = ["RENDERED", "Compiler", "Node", "Reader", "Scope", "Template", "compile_template", "covers", "short"]
+__all__ = [
+    "RENDERED",
+    "Compiler",
+    "Names",
+    "Node",
+    "Reader",
+    "Scope",
+    "Template",
+    "bind",
+    "compile_template",
+    "covers",
+    "json_text",
+    "short",
+]
 
 Scope = dict[str, Any]
 Template = Callable[[Mapping[str, Any]], Any]
@@ -108,9 +121,14 @@ def compile_template(
     (`bad_argument`) where the template refuses a value.
     """
     compiler = Compiler(define or {}, where)
-    bound = None if names is None else {name: _Binding(None) for name in names}
+    bound = None if names is None else bind(names)
     node = compiler.compile(tree, where, bound)
     return compiler.function(node)
+
+
+def bind(names: Collection[str]) -> Names:
+    """Names that a scope binds to values of which nothing is known."""
+    return {name: _Binding(None) for name in names if name}
 
 
 def short(value: Any) -> str:
