@@ -6,14 +6,15 @@ complete, raises an `AiLibError` when it is not, and leaves nothing running eith
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .types.events import StreamingEvent
 from .types.request import Request
 from .types.response import Fold
 
-__all__ = ["Batch", "Call", "FoldOutlet", "Outlet", "Service"]
+__all__ = ["Batch", "Call", "FoldOutlet", "Outlet", "Service", "Timeouts"]
 
 Batch = Sequence[StreamingEvent]
 
@@ -30,21 +31,47 @@ class Outlet(Protocol):
         ...
 
 
+class Timeouts(NamedTuple):
+    """Limits on waiting for a provider, in seconds; `math.inf` for none.
+
+    `connect_s` None means what the manifest says. A first byte may take as long as a long reasoning does; between two
+    reads of a running reply, silence of two minutes means that nobody is there. Time that the caller takes to read
+    does not count.
+    """
+
+    connect_s: float | None = None
+    first_byte_s: float = 600.0
+    idle_s: float = 120.0
+
+
 class Call:
     """One call on its way: what is asked, of whom, and by when.
 
-    `number` counts the client's calls; `target` is what `client` resolved the model to; `deadline` is absolute, on
-    trio's clock (inf for none); `attempt` starts at 1. Policies hand on copies with another target or attempt.
+    `number` counts the client's calls; `target` is what the client resolved the model to; `deadline` is absolute, on
+    trio's clock (inf for none); `attempt` starts at 1. `log` gathers what each attempt came to, and is shared by the
+    copies that policies hand on with another target or attempt.
     """
 
-    __slots__ = ("attempt", "deadline", "number", "request", "target")
+    __slots__ = ("attempt", "deadline", "log", "number", "request", "target", "timeouts")
 
-    def __init__(self, number: int, request: Request, target: Any, *, deadline: float, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        number: int,
+        request: Request,
+        target: Any,
+        *,
+        deadline: float = math.inf,
+        timeouts: Timeouts | None = None,
+        attempt: int = 1,
+        log: list[Any] | None = None,
+    ) -> None:
         self.number = number
         self.request = request
         self.target = target
         self.deadline = deadline
+        self.timeouts = timeouts
         self.attempt = attempt
+        self.log: list[Any] = [] if log is None else log
 
 
 Service = Callable[[Call, Outlet], Awaitable[None]]

@@ -1,0 +1,311 @@
+"""One attempt's conversation: a request goes out through the engine, what comes back becomes events.
+
+Imports pipeline, wire, `service`, `transport.base` and trio. The rule that must stay true: whatever was decoded before
+a fault is delivered before the fault is raised, and the limits on time run only while we wait for the provider.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import trio
+
+from ..errors import MAX_RAW_BYTES, AiLibError, CallerError, TransportError
+from ..pipeline import Pipeline
+from ..pipeline.inflate import Inflater
+from ..protocol.manifest import ErrorRules
+from ..service import Batch, Timeouts
+from ..transport.base import Engine, Headers, WireRequest
+from ..types.events import StreamError, commits
+from ..types.records import AttemptStarted, EventBatch, FirstToken
+from ..wire.auth import attach, authorise
+from ..wire.classify import classify, request_id_of
+from .hooks import Hooks
+from .job import Job
+from .target import Target
+
+__all__ = ["Exchange", "Limits"]
+
+
+DRAIN_S = 1.0  # how long the end of a body is awaited after the reply's own end
+
+
+class Limits(NamedTuple):
+    """Bounds on one reply, in bytes."""
+
+    max_frame_bytes: int = 16 * 1024 * 1024
+    max_reply_bytes: int = 256 * 1024 * 1024
+
+
+class _EnoughRead(Exception):
+    """The error body is long enough to be classified: stop reading it."""
+
+
+class Exchange:
+    """One attempt. It is the engine's sink."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        engine: Engine,
+        timeouts: Timeouts,
+        limits: Limits,
+        hooks: Hooks,
+        errors: ErrorRules,
+        wall_time: Callable[[], float],
+    ) -> None:
+        self._job = job
+        self._progress = job.progress
+        target = job.call.target
+        assert isinstance(target, Target)
+        self._target = target
+        self._engine = engine
+        self._timeouts = timeouts
+        self._limits = limits
+        self._hooks = hooks
+        self._errors = errors
+        self._wall_time = wall_time
+        self._clock = trio.CancelScope()
+        self._phase = "connect"
+        self._pipeline: Pipeline | None = None
+        self._inflater: Inflater | None = None
+        self._error_body: bytearray | None = None
+        self._plain_bytes = 0
+
+    async def run(self) -> None:
+        """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with."""
+        request = self._request()
+        progress = self._progress
+        progress.started_at = trio.current_time()
+        if self._hooks.on:
+            call = self._job.call
+            self._hooks.emit(
+                AttemptStarted(
+                    at_s=progress.started_at,
+                    call=call.number,
+                    attempt=call.attempt,
+                    provider=self._target.manifest.id,
+                    model=self._target.model,
+                )
+            )
+        connect_s = self._timeouts.connect_s
+        if connect_s is None:
+            connect_s = self._target.manifest.endpoint.timeout_ms / 1000
+        self._clock.deadline = progress.started_at + connect_s
+        with self._clock:
+            try:
+                await self._engine.exchange(request, self)
+            except _EnoughRead:
+                pass
+            except TransportError as exc:
+                # A status is worth more than a cut in its body.
+                if self._error_body is None:
+                    self._end(exc)
+                    return
+        if self._clock.cancelled_caught and self._phase != "drain":
+            raise self._too_slow()
+        if self._error_body is not None:
+            raise self._refusal(bytes(self._error_body))
+        self._end(None)
+
+    # ---- the request
+
+    def _request(self) -> WireRequest:
+        target = self._target
+        request = self._job.call.request
+        encoded = target.encoder.encode(request)
+        self._progress.dropped_opaque = encoded.dropped_opaque
+        self._progress.warnings = encoded.warnings
+        secret = target.secret.reveal() if target.secret is not None else None
+        signed = authorise(encoded.headers, encoded.query, attach(target.manifest.auth, secret))
+        headers, query = signed.headers, signed.query
+        if not any(name == "accept-encoding" for name, _ in headers):
+            # A stream compressed by the server is delayed by its buffers; a whole body may be.
+            headers.append(("accept-encoding", "identity" if request.stream else "gzip, deflate"))
+        url = target.base_url.rstrip("/") + encoded.path
+        if query:
+            from urllib.parse import urlencode
+
+            url += ("&" if "?" in url else "?") + urlencode(query)
+        return WireRequest(encoded.method, url, headers, encoded.body)
+
+    # ---- the sink
+
+    def sending(self) -> None:
+        """See `transport.base.Sink`."""
+        now = trio.current_time()
+        self._progress.sent_at = now
+        self._phase = "first_byte"
+        self._clock.deadline = now + self._timeouts.first_byte_s
+
+    def head(self, status: int, headers: Headers) -> None:
+        """See `transport.base.Sink`."""
+        progress = self._progress
+        now = trio.current_time()
+        progress.sent_at = progress.sent_at or now
+        progress.head_at = now
+        progress.status = status
+        progress.headers = dict(headers)
+        progress.request_id = request_id_of(progress.headers, self._errors)
+        self._phase = "first_byte"
+        self._clock.deadline = now + self._timeouts.first_byte_s
+        if 300 <= status < 400:
+            raise self._ours("redirected", f"answered with a redirect ({status}), which is not followed")
+        if status >= 400:
+            self._error_body = bytearray()
+        coding = progress.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            if not Inflater.knows(coding):
+                raise self._ours("wrong_content_type", f"sent the content coding {coding!r}, which was not asked for")
+            self._inflater = Inflater(coding)
+        if self._error_body is None:
+            self._pipeline = self._target.decoder.open(
+                content_type=progress.headers.get("content-type"),
+                streamed=self._job.call.request.stream,
+                max_frame_bytes=self._limits.max_frame_bytes,
+            )
+
+    def data(self, chunk: bytes) -> bool:
+        """See `transport.base.Sink`."""
+        self._progress.bytes_in += len(chunk)
+        if self._phase == "drain":
+            return True
+        self._phase = "idle"
+        self._clock.deadline = trio.current_time() + self._timeouts.idle_s
+        if self._inflater is None:
+            return self._plain(chunk)
+        self._inflater.feed(chunk)
+        return self._inflate()
+
+    async def wait_room(self) -> None:
+        """See `transport.base.Sink`."""
+        # The consumer's slowness is not the provider's: the clock stands still meanwhile.
+        phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
+        self._clock.deadline = math.inf
+        while True:
+            await self._job.outlet.wait_room()
+            if self._inflater is None or self._inflate():
+                break
+        self._clock.deadline = trio.current_time() + phase_s
+
+    def _inflate(self) -> bool:
+        inflater = self._inflater
+        assert inflater is not None
+        has_room = True
+        while has_room and inflater.has_input:
+            try:
+                plain = inflater.step()
+            except zlib.error as exc:
+                raise self._ours("unreadable_frame", "sent a compressed body that is broken") from exc
+            has_room = self._plain(plain)
+        return has_room
+
+    def _plain(self, piece: bytes) -> bool:
+        self._plain_bytes += len(piece)
+        if self._plain_bytes > self._limits.max_reply_bytes:
+            raise self._ours("oversize", f"sent a reply over {self._limits.max_reply_bytes} bytes")
+        if self._error_body is not None:
+            self._error_body += piece
+            if len(self._error_body) > MAX_RAW_BYTES:
+                raise _EnoughRead
+            return True
+        pipeline = self._pipeline
+        assert pipeline is not None
+        has_room = self._deliver(pipeline.feed(piece), len(piece))
+        if pipeline.closed:
+            # The reply said that it is over. Its body's end makes the connection reusable, but is not waited for long.
+            self._phase = "drain"
+            self._clock.deadline = trio.current_time() + DRAIN_S
+        return has_room
+
+    def _end(self, cut: TransportError | None) -> None:
+        """The body is over, cleanly or by a cut. Evidence of a complete answer outweighs the cut."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            raise cut or self._ours("reset", "ended the connection before its reply")
+        if not pipeline.closed:
+            batch = pipeline.finish()
+            if cut is not None and batch and isinstance(batch[-1], StreamError):
+                self._deliver(batch[:-1], 0)
+                raise cut
+            self._deliver(batch, 0)
+        self._progress.body = pipeline.body
+
+    def _deliver(self, batch: Batch, body_bytes: int) -> bool:
+        if not batch:
+            return True
+        progress = self._progress
+        last = batch[-1]
+        fault = last if isinstance(last, StreamError) else None
+        if fault is not None:
+            batch = batch[:-1]
+        progress.events += len(batch)
+        if progress.first_token_at is None and any(commits(event) for event in batch):
+            progress.first_token_at = now = trio.current_time()
+            if self._hooks.on:
+                call = self._job.call
+                after = now - (progress.started_at or now)
+                self._hooks.emit(FirstToken(at_s=now, call=call.number, attempt=call.attempt, after_s=after))
+        if self._hooks.on:
+            call = self._job.call
+            self._hooks.emit(
+                EventBatch(
+                    at_s=trio.current_time(),
+                    call=call.number,
+                    attempt=call.attempt,
+                    events=len(batch),
+                    body_bytes=body_bytes,
+                )
+            )
+        has_room = self._job.outlet.send_nowait(batch) if batch else True
+        if fault is not None:
+            raise self._fault(fault)
+        return has_room
+
+    # ---- what went wrong
+
+    def _ours(self, kind: str, what: str) -> TransportError:
+        return TransportError(
+            f"the provider {what}",
+            kind=kind,
+            status=self._progress.status,
+            request_id=self._progress.request_id,
+        )
+
+    def _too_slow(self) -> TransportError:
+        timeouts = self._timeouts
+        if self._phase == "connect":
+            return self._ours("connect_timeout", "could not be reached in time")
+        if self._phase == "first_byte":
+            return self._ours("first_byte_timeout", f"sent nothing for {timeouts.first_byte_s:g} s after the request")
+        return self._ours("idle_timeout", f"fell silent for {timeouts.idle_s:g} s in the middle of its reply")
+
+    def _refusal(self, body: bytes) -> AiLibError:
+        progress = self._progress
+        assert progress.status is not None
+        said = self._target.decoder.read_error(progress.status, progress.headers, body)
+        return self._classified(said, body)
+
+    def _fault(self, fault: StreamError) -> AiLibError:
+        if fault.kind != "provider":
+            return self._ours(fault.kind, fault.message)
+        return self._classified(fault, b"")
+
+    def _classified(self, said: StreamError, body: bytes) -> AiLibError:
+        manifest = self._target.manifest
+        error = classify(
+            said,
+            status=self._progress.status,
+            headers=self._progress.headers,
+            rules=manifest.errors,
+            table=self._errors,
+            rate_limits=manifest.rate_limits,
+            body=body,
+            now_wall=self._wall_time(),
+        )
+        assert not isinstance(error, CallerError)
+        return error

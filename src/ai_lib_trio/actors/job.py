@@ -1,0 +1,117 @@
+"""A job is one attempt of a call, handed to a provider's actor; the docket holds those that are not settled yet.
+
+Imports `service` and trio. The rule that must stay true: every job that entered the docket is settled exactly once,
+by its session, by its caller's leaving, or by the supervisor, and whoever waits for it is then woken.
+"""
+
+from __future__ import annotations
+
+import contextvars
+
+import trio
+
+from ..errors import AiLibError
+from ..service import Call, Outlet
+from ..types.stats import AttemptState
+
+__all__ = ["Docket", "Job", "Progress"]
+
+
+class Progress:
+    """How far an attempt came: written by its session, read for statistics and by policies."""
+
+    __slots__ = (
+        "admitted_at",
+        "body",
+        "bytes_in",
+        "dropped_opaque",
+        "ended_at",
+        "events",
+        "first_token_at",
+        "head_at",
+        "headers",
+        "queued_at",
+        "request_id",
+        "sent_at",
+        "started_at",
+        "status",
+        "warnings",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.queued_at = now
+        self.admitted_at: float | None = None
+        self.started_at: float | None = None  # the exchange began: connecting, or taking an idle connection
+        self.sent_at: float | None = None  # the request's first byte was about to be written
+        self.head_at: float | None = None
+        self.first_token_at: float | None = None
+        self.ended_at: float | None = None
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.request_id: str | None = None
+        self.bytes_in = 0
+        self.events = 0
+        self.dropped_opaque = 0
+        self.warnings: tuple[str, ...] = ()
+        self.body: object = None  # the decoded body of a reply that was not streamed
+
+    def state(self, *, is_complete: bool) -> AttemptState:
+        """`unsent`, `silent`, `refused`, `partial` or `complete` (DESIGN: commit point)."""
+        if is_complete:
+            return "complete"
+        if self.first_token_at is not None:
+            return "partial"
+        if self.status is not None and self.status >= 400:
+            return "refused"
+        return "unsent" if self.sent_at is None and self.head_at is None else "silent"
+
+
+class Job:
+    """One attempt. `scope` is around its session: cancelling it is how a caller leaves."""
+
+    __slots__ = ("call", "context", "error", "handover", "is_settled", "outlet", "progress", "scope", "settled")
+
+    def __init__(self, call: Call, outlet: Outlet, now: float) -> None:
+        self.call = call
+        self.outlet = outlet
+        self.context = contextvars.copy_context()
+        self.progress = Progress(now)
+        self.scope = trio.CancelScope()
+        self.handover = trio.CancelScope()  # around the caller's wait for the actor to take the job
+        self.settled = trio.Event()
+        self.is_settled = False
+        self.error: AiLibError | None = None
+
+    def settle(self, error: AiLibError | None, now: float) -> None:
+        """Say how it ended. Only the first word counts."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        self.error = error
+        self.progress.ended_at = now
+        self.settled.set()
+        self.handover.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Job {self.call.number}.{self.call.attempt} {'settled' if self.is_settled else 'open'}>"
+
+
+class Docket:
+    """The jobs handed over and not settled, by call and attempt. Entered before the hand-over, so none is lost."""
+
+    __slots__ = ("_jobs",)
+
+    def __init__(self) -> None:
+        self._jobs: dict[Job, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def jobs(self) -> list[Job]:
+        return list(self._jobs)
+
+    def enter(self, job: Job) -> None:
+        self._jobs[job] = None
+
+    def strike(self, job: Job) -> None:
+        self._jobs.pop(job, None)

@@ -1,0 +1,212 @@
+"""The supervisor: owns inboxes and dockets, starts actors, restarts the crashed, and closes everything in order.
+
+Imports `provider`, `job`, `hooks`, `transport.base` and trio. The rule that must stay true: a job that entered a
+docket is settled, whatever happens to its actor; nothing that crashes here reaches the caller's block as a group.
+
+    client's nursery
+      ├── supervise(slot)            one per outlet of credit, one-for-one
+      │     └── ProviderActor.run    its nursery: sessions
+      └── drive(call)                one per streamed call: the policies, up to the channel the caller reads
+
+Shutdown, in this order: 1. no more jobs are taken; 2. running calls that somebody reads finish within the grace;
+3. all else is cancelled; 4. sessions end, their connections are cut; 5. dockets are settled; 6. engines are closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from ..errors import AdmissionError
+from ..service import Call, Outlet
+from ..transport.base import Engine
+from ..types.records import ActorRestarted, CallQueued
+from .hooks import Hooks
+from .job import Docket, Job
+from .provider import ProviderActor, Rules
+from .target import ActorKey, Target
+
+__all__ = ["Slot", "Supervisor"]
+
+RESTART_PAUSE_S = 0.1  # long enough that a crash loop does not spin, short enough that no caller notices
+MAX_DEATHS = 3  # more than this many ...
+DEATHS_WITHIN_S = 60.0  # ... within this many seconds mark the provider failed
+LEAVE_S = 1.0  # a session that was cancelled ends in a few turns of the scheduler; reaching this bound is a bug
+
+
+class Slot:
+    """One outlet of credit: its inbox and docket, and the actor that serves them now."""
+
+    __slots__ = (
+        "actor",
+        "bugs",
+        "crashes",
+        "credential_source",
+        "deaths",
+        "docket",
+        "engine",
+        "has_failed",
+        "inbox",
+        "key",
+        "outbox",
+        "rules",
+    )
+
+    def __init__(self, key: ActorKey, rules: Rules, credential_source: str) -> None:
+        self.key = key
+        self.credential_source = credential_source  # where the key was found, for people
+        self.rules = rules
+        self.inbox, self.outbox = trio.open_memory_channel[Job](0)
+        self.docket = Docket()
+        self.actor: ProviderActor | None = None
+        self.engine: Engine | None = None
+        self.deaths: deque[float] = deque()
+        self.crashes = 0
+        self.bugs = 0  # faults of sessions, over all incarnations of the actor
+        self.has_failed = False
+
+
+class Supervisor:
+    """Starts an actor for each outlet of credit on first use. `escalate` ends the client's block with the crash."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        make_engine: Callable[[ActorKey], Engine],
+        make_rules: Callable[[Target], Rules],
+        hooks: Hooks,
+        escalate: bool = False,
+    ) -> None:
+        self.slots: dict[ActorKey, Slot] = {}
+        self.failures: list[Exception] = []  # crashes that the caller asked to see
+        self.overdue_leaves = 0  # sessions that did not end within LEAVE_S: each one is a bug
+        self.is_closing = False
+        self._nursery = nursery
+        self._make_engine = make_engine
+        self._make_rules = make_rules
+        self._hooks = hooks
+        self._escalate = escalate
+
+    # ---- a call's way in
+
+    async def through_actor(self, call: Call, outlet: Outlet) -> None:
+        """The innermost service: hand the call's attempt to its provider's actor and wait until it is over.
+
+        On return the answer is complete. Raises the `AiLibError` that ended it. Cancelled, it leaves when the session
+        has ended and its connection is closed: nothing runs after it.
+        """
+        job, slot = self.enter(call, outlet)
+        try:
+            with job.handover:
+                await slot.inbox.send(job)
+            await job.settled.wait()
+        finally:
+            if not job.is_settled:
+                await self._leave(slot, job)
+        if job.error is not None:
+            raise job.error
+
+    def enter(self, call: Call, outlet: Outlet) -> tuple[Job, Slot]:
+        """Enter a job in its docket. Raises `AdmissionError` where the provider has failed or the client closes."""
+        target = call.target
+        assert isinstance(target, Target)
+        if self.is_closing:
+            raise AdmissionError("the client is closed", kind="client_closed")
+        slot = self.slots.get(target.key) or self._open_slot(target)
+        if slot.has_failed:
+            raise AdmissionError(
+                f"the actor of {target.manifest.id} crashed more than {MAX_DEATHS} times in {DEATHS_WITHIN_S:g} s",
+                kind="provider_failed",
+                provider=target.manifest.id,
+                model=target.model,
+            )
+        now = trio.current_time()
+        job = Job(call, outlet, now)
+        call.log.append(job)
+        slot.docket.enter(job)
+        if self._hooks.on:
+            self._hooks.emit(CallQueued(at_s=now, call=call.number, provider=target.manifest.id, model=target.model))
+        return job, slot
+
+    async def _leave(self, slot: Slot, job: Job) -> None:
+        """The caller goes: end the session and wait for it, shielded, since it closes sockets and little else."""
+        job.scope.cancel()
+        actor = slot.actor
+        if actor is None or job not in actor.inflight:
+            # Not started: there is no session to wait for, and a settled job is passed over in the queue.
+            slot.docket.strike(job)
+            job.settle(AdmissionError("the call was left by its caller", kind="client_closed"), trio.current_time())
+            return
+        with trio.move_on_after(LEAVE_S, shield=True) as bound:
+            await job.settled.wait()
+        if bound.cancelled_caught:
+            self.overdue_leaves += 1
+
+    # ---- actors
+
+    def _open_slot(self, target: Target) -> Slot:
+        slot = self.slots[target.key] = Slot(target.key, self._make_rules(target), target.credential_source)
+        self._nursery.start_soon(self._supervise, slot, name=f"actor of {target.manifest.id}")
+        return slot
+
+    @trio.lowlevel.enable_ki_protection
+    async def _supervise(self, slot: Slot) -> None:
+        """Keep one actor running: one-for-one, with a pause and a fresh engine after each crash."""
+        try:
+            while not slot.has_failed:
+                crash = await self._run_actor(slot)
+                self._mourn(slot, crash)
+                if self._escalate:
+                    self.failures.append(crash)
+                    self._nursery.cancel_scope.cancel()
+                await trio.sleep(RESTART_PAUSE_S)
+        finally:
+            self._settle_all(slot, "client_closed", "the client was closed while the call was running")
+
+    async def _run_actor(self, slot: Slot) -> Exception:
+        engine = slot.engine = self._make_engine(slot.key)
+        actor = slot.actor = ProviderActor(
+            provider=slot.key.provider,
+            inbox=slot.outbox,
+            docket=slot.docket,
+            engine=engine,
+            rules=slot.rules,
+            hooks=self._hooks,
+        )
+        try:
+            await actor.run()
+        except Exception as exc:  # this is the supervisor: a crash of the actor's own loop ends here
+            return exc
+        finally:
+            slot.actor = slot.engine = None
+            slot.bugs += actor.bugs
+            with trio.move_on_after(LEAVE_S, shield=True) as bound:
+                await engine.aclose()
+            if bound.cancelled_caught:
+                self.overdue_leaves += 1
+        raise AssertionError("an actor's loop does not return")
+
+    def _mourn(self, slot: Slot, crash: Exception) -> None:
+        now = trio.current_time()
+        slot.crashes += 1
+        slot.deaths.append(now)
+        while now - slot.deaths[0] > DEATHS_WITHIN_S:
+            slot.deaths.popleft()
+        slot.has_failed = len(slot.deaths) > MAX_DEATHS
+        self._settle_all(slot, "actor_lost", "the provider's actor crashed", crash)
+        if self._hooks.on:
+            self._hooks.emit(
+                ActorRestarted(at_s=now, provider=slot.key.provider, deaths=len(slot.deaths), failed=slot.has_failed)
+            )
+
+    def _settle_all(self, slot: Slot, kind: str, message: str, cause: Exception | None = None) -> None:
+        now = trio.current_time()
+        for job in slot.docket.jobs():
+            error = AdmissionError(message, kind=kind)
+            error.__cause__ = cause
+            error.located(provider=slot.key.provider, model=job.call.target.model)
+            slot.docket.strike(job)
+            job.settle(error, now)

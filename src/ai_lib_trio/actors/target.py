@@ -1,0 +1,72 @@
+"""What a model resolved to: where a call goes, with which programs and which key.
+
+Imports protocol, pipeline and wire. Made once per (provider, model, api) by the client and shared by all its calls;
+it holds no state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..pipeline import DecodeProgram
+from ..protocol.manifest import Family, Manifest
+from ..protocol.registry import ModelFacts
+from ..wire.encode import Encoder
+
+__all__ = ["ActorKey", "Target"]
+
+
+class ActorKey(NamedTuple):
+    """One outlet of credit: an actor is an actor of this. `credential` is a masked wrapper, never text."""
+
+    provider: str
+    origin: str
+    credential: Any
+
+
+class Target:
+    """One way to reach one model. `ref` is `provider/model`, `model` the id that goes on the wire."""
+
+    __slots__ = (
+        "base_url",
+        "credential_source",
+        "decoder",
+        "encoder",
+        "facts",
+        "family",
+        "key",
+        "manifest",
+        "model",
+        "ref",
+        "secret",
+    )
+
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        family: Family,
+        model: str,
+        ref: str,
+        facts: ModelFacts | None,
+        base_url: str,
+        origin: str,
+        secret: Any,
+        credential_source: str,
+        encoder: Encoder,
+        decoder: DecodeProgram,
+    ) -> None:
+        self.manifest = manifest
+        self.family = family
+        self.model = model
+        self.ref = ref
+        self.facts = facts
+        self.base_url = base_url
+        self.secret = secret
+        self.credential_source = credential_source
+        self.encoder = encoder
+        self.decoder = decoder
+        self.key = ActorKey(manifest.id, origin, secret)
+
+    def __repr__(self) -> str:
+        return f"<Target {self.ref} by {self.family.id} at {self.base_url}>"

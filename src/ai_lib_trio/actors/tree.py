@@ -1,0 +1,62 @@
+"""The live tree, as a snapshot: actors, their queues and the calls in them. Structs that JSON can hold; no secrets."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["ActorView", "CallView", "Tree"]
+
+
+class CallView(msgspec.Struct, frozen=True, kw_only=True):
+    """One open attempt. `age_s` counts from its entering the docket; `phase`: queued, connecting, waiting, reading."""
+
+    call: int
+    attempt: int
+    model: str
+    phase: str
+    age_s: float
+    deadline_left_s: float | None = None
+    events: int = 0
+    bytes_in: int = 0
+
+
+class ActorView(msgspec.Struct, frozen=True, kw_only=True):
+    """One outlet of credit. `credential` says where the key came from, never what it is."""
+
+    provider: str
+    origin: str
+    credential: str
+    state: str  # running, restarting, failed
+    inflight: int
+    queued: int
+    crashes: int
+    bugs: int
+    calls: tuple[CallView, ...] = ()
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A client at one moment. `sink_failures` and `overdue_leaves` are faults that harmed no call; both should be 0."""
+
+    actors: tuple[ActorView, ...] = ()
+    open_calls: int = 0
+    sink_failures: int = 0
+    overdue_leaves: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"client  {self.open_calls} open calls"]
+        for number, actor in enumerate(self.actors):
+            is_last = number == len(self.actors) - 1
+            branch, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")
+            crashes = f", {actor.crashes} crashes" if actor.crashes else ""
+            lines.append(
+                f"{branch}{actor.provider} at {actor.origin}  {actor.state}, {actor.inflight} in flight, "
+                f"{actor.queued} queued{crashes}"
+            )
+            for place, call in enumerate(actor.calls):
+                twig = "└── " if place == len(actor.calls) - 1 else "├── "
+                left = "" if call.deadline_left_s is None else f", {call.deadline_left_s:.1f} s left"
+                lines.append(
+                    f"{stem}{twig}call {call.call}.{call.attempt} {call.model}  {call.phase} for {call.age_s:.1f} s, "
+                    f"{call.events} events{left}"
+                )
+        return "\n".join(lines)

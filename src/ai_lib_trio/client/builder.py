@@ -1,0 +1,54 @@
+"""`AiClient.builder()`: `open_client`'s arguments, step by step. Imports `client` and `config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import CallerError
+from .client import ClientBlock, open_client
+from .config import Config
+
+__all__ = ["ClientBuilder"]
+
+
+class ClientBuilder:
+    """Each method gives a new builder; `build()` gives what `open_client` gives."""
+
+    __slots__ = ("_arguments", "_config")
+
+    def __init__(self, arguments: dict[str, Any] | None = None, config: Config | None = None) -> None:
+        self._arguments = arguments or {}
+        self._config = config or Config()
+
+    def _with(self, **arguments: Any) -> ClientBuilder:
+        return ClientBuilder({**self._arguments, **arguments}, self._config)
+
+    def model(self, ref: str) -> ClientBuilder:
+        return self._with(model=ref)
+
+    def api(self, family: str) -> ClientBuilder:
+        return self._with(api=family)
+
+    def manifests(self, path: str | Path) -> ClientBuilder:
+        return self._with(manifests=path)
+
+    def base_url(self, url: str) -> ClientBuilder:
+        return self._with(base_url=url)
+
+    def api_key(self, key: str) -> ClientBuilder:
+        return self._with(api_key=key)
+
+    def config(self, **settings: Any) -> ClientBuilder:
+        """Settings of `Config`, by name, over those set before."""
+        unknown = set(settings) - set(Config.__struct_fields__)
+        if unknown:
+            known = ", ".join(Config.__struct_fields__)
+            raise CallerError(f"no setting {', '.join(sorted(unknown))}; there are: {known}", kind="bad_argument")
+        return ClientBuilder(self._arguments, msgspec.structs.replace(self._config, **settings))
+
+    def build(self) -> ClientBlock:
+        """The client's block, for `async with`."""
+        return open_client(**self._arguments, config=self._config)

@@ -1,0 +1,44 @@
+"""Settings of a client. Imports `service` and `types.records`. Every one has an effect; unknown names are errors."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from ..service import Timeouts
+from ..transport.base import Engine
+from ..types.records import Sink
+
+__all__ = ["Config", "EngineFactory"]
+
+EngineFactory = Callable[[str], Engine]  # from an origin such as `https://host:443`
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one client.
+
+    `transport` is `"httpx"`, or a function that makes an engine for an origin (tests use the scripted one).
+    `http_client` is an `httpx.AsyncClient` of yours: never closed or changed, and used for every exchange.
+    `environ` replaces the process's environment for keys, variables and proxies. `base_urls` and `api_keys` are by
+    provider id. `sinks` are called with every record. `wall_time` gives seconds since the epoch.
+    """
+
+    timeouts: Timeouts = Timeouts()
+    max_inflight: int = 1000  # open exchanges per actor: what a process's default descriptor limit carries
+    max_queued: int = 10_000  # calls waiting per actor: a call waiting behind more would rather be told so
+    max_frame_bytes: int = 16 * 1024 * 1024  # one frame of a stream: holds an inline image
+    max_reply_bytes: int = 256 * 1024 * 1024  # one reply, inflated
+    shutdown_grace_s: float = 5.0  # for calls of other tasks when the client's block ends
+    transport: Literal["httpx"] | EngineFactory = "httpx"
+    http_client: Any = None
+    ssl_context: ssl.SSLContext | None = None
+    on_actor_failure: Literal["restart", "raise"] = "restart"
+    environ: Mapping[str, str] | None = None
+    base_urls: Mapping[str, str] = {}
+    api_keys: Mapping[str, str] = {}
+    sinks: tuple[Sink, ...] = ()
+    wall_time: Callable[[], float] = time.time

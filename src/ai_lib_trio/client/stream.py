@@ -1,0 +1,220 @@
+"""A streamed call: events as they come, and the reply they make.
+
+Imports `actors.stream`, `service`, types and trio. The rule that must stay true: nothing of a call outlives its block,
+and a stream that is dropped without one ends by itself, in its actor's next turn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..actors.stream import ChannelOutlet
+from ..errors import AdmissionError, AiLibError, CallerError, InternalError
+from ..service import Call, Service
+from ..types.events import StreamingEvent
+from ..types.response import ChatResponse, Fold
+from ..types.stats import CallStats
+
+if TYPE_CHECKING:
+    from .client import AiClient
+
+__all__ = ["ChatStream", "Drive"]
+
+LEAVE_S = 2.0  # covers the leaving of a session (1 s at most); reaching it is a bug, counted in the tree
+
+
+class Drive:
+    """The task of a streamed call: runs the policies, and hands their events to the reader's channel.
+
+    It knows nothing of the reader, so that a reader who is dropped can be noticed.
+    """
+
+    __slots__ = ("call", "ended", "error", "home", "is_over", "outlet", "scope")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.outlet = ChannelOutlet()
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self.home = trio.lowlevel.current_trio_token()
+        self.error: AiLibError | None = None
+        self.is_over = False
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, service: Service, on_end: Callable[[Drive], None]) -> None:
+        error: AiLibError | None = AdmissionError("the client was closed during the call", kind="client_closed")
+        try:
+            with self.scope:
+                try:
+                    await service(self.call, self.outlet)
+                    error = None
+                except AiLibError as exc:
+                    error = exc
+                except Exception as exc:  # the boundary of a call's task: a bug ends this call alone
+                    error = InternalError(f"a fault in the call: {type(exc).__name__}", kind="bug")
+                    error.__cause__ = exc
+                await self.outlet.wait_room()
+        finally:
+            self.error = error
+            self.is_over = True
+            self.outlet.close()
+            self.ended.set()
+            on_end(self)
+
+    def abandon(self) -> None:
+        """End the call without waiting for it. May be called from any thread."""
+        try:
+            self.home.run_sync_soon(self.scope.cancel, idempotent=True)
+        except trio.RunFinishedError:  # the run is over, and the call with it
+            return
+
+
+class ChatStream:
+    """An async context manager over an async iterator of events.
+
+    `async with` is the way to use it: when the block is left, by whatever way, the provider's connection is closed
+    or back in its pool. Plain `async for` is for streams read to the end; dropped early it closes the connection
+    soon after and warns. Iterating raises the `AiLibError` that ended the reply, after everything that came before.
+    """
+
+    def __init__(self, client: AiClient, service: Service, prepare: Callable[[], Awaitable[Call]]) -> None:
+        self._client = client
+        self._service = service
+        self._prepare = prepare
+        self._drive: Drive | None = None
+        self._batch: list[StreamingEvent] = []
+        self._next = 0
+        self._fold = Fold()
+        self._unfolded: list[list[StreamingEvent]] = []
+        self._is_entered = False
+        self._is_left = False
+        self._error: AiLibError | None = None
+
+    # ---- the block
+
+    async def __aenter__(self) -> ChatStream:
+        self._is_entered = True
+        await self._start(is_attended=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    async def aclose(self) -> None:
+        """End the call and wait until its connection is closed. Safe to call twice."""
+        await self._leave()
+
+    async def _start(self, *, is_attended: bool) -> Drive:
+        if self._drive is not None:
+            raise CallerError("a stream is used once: build another with .stream()", kind="bad_argument")
+        self._drive = drive = Drive(await self._prepare())
+        self._client._start_drive(drive, self._service, is_attended=is_attended)
+        return drive
+
+    async def _leave(self) -> None:
+        drive = self._drive
+        self._is_left = True
+        if drive is None:
+            return
+        drive.scope.cancel()
+        drive.outlet.close_reader()
+        with trio.move_on_after(LEAVE_S, shield=True) as bound:
+            await drive.ended.wait()
+        if bound.cancelled_caught:
+            self._client._supervisor.overdue_leaves += 1
+
+    def __del__(self) -> None:
+        drive = getattr(self, "_drive", None)
+        if drive is None or self._is_left or drive.is_over:
+            return
+        drive.abandon()
+        warnings.warn(
+            f"the stream of call {drive.call.number} ({drive.call.target.ref}) was dropped before its end: "
+            "use `async with`",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+
+    # ---- events
+
+    def __aiter__(self) -> ChatStream:
+        return self
+
+    async def __anext__(self) -> StreamingEvent:
+        # Inside a batch there is no checkpoint: one socket read's events are handed out without a switch of tasks.
+        if self._next < len(self._batch):
+            event = self._batch[self._next]
+            self._next += 1
+            return event
+        return await self._next_batch()
+
+    async def _next_batch(self) -> StreamingEvent:
+        if self._is_left:
+            await trio.lowlevel.checkpoint()
+            if self._error is not None:
+                raise self._error
+            raise StopAsyncIteration
+        drive = self._drive if self._drive is not None else await self._start(is_attended=False)
+        try:
+            while True:
+                batch = await drive.outlet.receive()
+                if batch is None:
+                    break
+                if batch:
+                    self._unfolded.append(batch)  # folded when somebody asks
+                    self._batch = batch
+                    self._next = 1
+                    return batch[0]
+            await drive.ended.wait()
+        except BaseException:
+            # Cancelled while waiting. Outside a block nobody else would close the call.
+            if not self._is_entered:
+                await self._leave()
+            raise
+        self._is_left = True
+        self._batch, self._next = [], 0
+        if drive.error is not None:
+            self._error = drive.error
+            raise drive.error
+        raise StopAsyncIteration
+
+    # ---- what it came to
+
+    def partial(self) -> ChatResponse:
+        """The fold of what arrived so far, read or taken in this batch. Calls that are not complete are left out."""
+        return self._response()
+
+    def response(self) -> ChatResponse:
+        """The whole reply, once the events were read to their end. Raises the error that ended them otherwise."""
+        if self._error is not None:
+            raise self._error
+        drive = self._drive
+        if drive is None or not self._is_left or not drive.is_over or drive.error is not None:
+            raise CallerError(
+                "the stream has not been read to its end: .partial() gives what arrived", kind="bad_argument"
+            )
+        return self._response()
+
+    def _response(self) -> ChatResponse:
+        drive = self._drive
+        if drive is None:
+            raise CallerError("the stream has not been started", kind="bad_argument")
+        for batch in self._unfolded:
+            self._fold.add_all(batch)
+        self._unfolded.clear()
+        return self._client._reply(drive.call, self._fold)
+
+    @property
+    def stats(self) -> CallStats:
+        """The call's account so far; final once the stream has ended."""
+        usage = self._response().usage
+        assert self._drive is not None
+        return self._client._stats(self._drive.call, usage)

@@ -1,0 +1,113 @@
+"""From a model's name to a target: which provider, which API, which host, which key, and the compiled programs.
+
+Imports protocol, pipeline, wire, `transport.credentials` and `actors.target`. The rule that must stay true: a key is
+looked up, checked against the host it would go to, and only then put into a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..actors.target import Target
+from ..errors import CallerError
+from ..pipeline import DecodeProgram, compile_decoder
+from ..protocol.loader import Catalog
+from ..protocol.manifest import Family, Manifest
+from ..protocol.trust import check_credential, fill, origin_of
+from ..transport.credentials import Credential, CredentialStore
+from ..wire.encode import Encoder, compile_encoder
+
+__all__ = ["Targets"]
+
+
+class Targets:
+    """Resolves and remembers. `base_urls` and `api_keys` are the caller's, by provider id."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        environ: Mapping[str, str],
+        *,
+        base_urls: Mapping[str, str],
+        api_keys: Mapping[str, str],
+    ) -> None:
+        self._catalog = catalog
+        self._environ = environ
+        self._base_urls = base_urls
+        self._api_keys = api_keys
+        self._credentials = CredentialStore(environ)
+        self._targets: dict[tuple[str, str | None], Target] = {}
+        self._programs: dict[tuple[str, str], tuple[Encoder, DecodeProgram]] = {}
+
+    async def find(self, model: str, api: str | None) -> Target:
+        """The target for a model, by the provider's default API or the one named."""
+        target = self._targets.get((model, api))
+        if target is None:
+            target = self._targets[model, api] = await self._make(model, api)
+        return target
+
+    async def _make(self, model: str, api: str | None) -> Target:
+        ref = self._catalog.resolve(model)
+        manifest = self._catalog.provider(ref.provider_id)
+        family = self._family(manifest, api)
+        encoder, decoder = self._compiled(manifest, family)
+        declared = self._declared_url(manifest)
+        base_url = self._base_urls.get(manifest.id) or declared
+        if base_url is None:
+            raise CallerError(f"{manifest.id} has no base URL: give one", kind="bad_argument", provider=manifest.id)
+        origin = origin_of(base_url)
+        credential = await self._credentials.find(manifest, explicit=self._api_keys.get(manifest.id))
+        if credential is not None:
+            check_credential(
+                manifest,
+                source=credential.source,
+                name=credential.name,
+                target=origin,
+                declared=origin if declared is None else origin_of(declared),
+                base_url=origin if manifest.id in self._base_urls else None,
+                own=None if manifest.origin == "bundled" else self._catalog.own_keys(),
+            )
+        return Target(
+            manifest=manifest,
+            family=family,
+            model=ref.model_id,
+            ref=ref.ref,
+            facts=ref.facts,
+            base_url=base_url,
+            origin=str(origin),
+            secret=credential.secret if credential is not None else None,
+            credential_source=_told(credential),
+            encoder=encoder,
+            decoder=decoder,
+        )
+
+    def _declared_url(self, manifest: Manifest) -> str | None:
+        """The manifest's own base URL. Variables that it needs are not asked for where the caller gave a URL."""
+        endpoint = manifest.endpoint
+        if manifest.id in self._base_urls and endpoint.variables:
+            return None
+        values = {name: self._environ.get(variable, "") for name, variable in endpoint.variables.items()}
+        return fill(endpoint.base_url, values)
+
+    def _family(self, manifest: Manifest, api: str | None) -> Family:
+        name = api or manifest.default_family
+        family = manifest.families.get(name)
+        if family is None:
+            known = ", ".join(sorted(manifest.families)) or "none"
+            raise CallerError(
+                f"{manifest.id} has no API {name!r}; it has: {known}", kind="bad_argument", provider=manifest.id
+            )
+        return family
+
+    def _compiled(self, manifest: Manifest, family: Family) -> tuple[Encoder, DecodeProgram]:
+        programs = self._programs.get((manifest.id, family.id))
+        if programs is None:
+            programs = self._programs[manifest.id, family.id] = (
+                compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect),
+                compile_decoder(family.decode, family.where.at("decode")),
+            )
+        return programs
+
+
+def _told(credential: Credential | None) -> str:
+    return "none" if credential is None else credential.name

@@ -1,0 +1,283 @@
+"""The httpx engine: one leased connection per exchange, pulled by httpx and pushed into the sink.
+
+Imports `errors` and `base`; httpx is imported when the first engine is made. The rule that must stay true: an
+exchange owns its connection alone, so that whatever goes wrong it can be closed without asking a shared pool.
+
+Why a transport per connection and not one pool: httpcore's pool scans all connections for every request, and a
+cancellation at an unlucky checkpoint leaves a connection in it that nobody closes (seen with httpcore 1.0.9: between
+connecting and taking the connection's lock). A transport with one connection has neither problem, and costs 40 us.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..errors import AiLibError, CallerError, TransportError
+from .base import Sink, WireRequest
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["HttpxClientEngine", "HttpxEngine"]
+
+MAX_IDLE = 100  # connections kept for the next call: what a busy agent loop reuses, far below any descriptor limit
+KEEPALIVE_S = (
+    60.0  # servers commonly close idle connections after 60 to 75 s; a closed one is noticed before use anyway
+)
+ABORT_S = (
+    1.0  # closing waits for no peer, only for a few turns of the scheduler; the bound is for what we do not foresee
+)
+
+
+class _Lease:
+    """One transport with at most one connection, and what is needed to cut that connection off."""
+
+    __slots__ = ("idle_since", "stream", "transport")
+
+    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+        self.transport = transport
+        self.stream: Any = None  # httpcore's network stream, noted when it connects
+        self.idle_since = 0.0
+
+    def cut(self) -> None:
+        """Close the socket now, without a goodbye. Waits for nothing."""
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return
+        sock = stream.get_extra_info("socket")
+        if sock is not None:
+            sock.close()
+
+    async def discard(self) -> None:
+        self.cut()
+        with trio.move_on_after(ABORT_S, shield=True):
+            await self.transport.aclose()
+
+
+class HttpxEngine:
+    """Connections of our own through httpx's transport. `proxy` is a proxy's URL or None."""
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, proxy: str | None = None) -> None:
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._idle: list[_Lease] = []
+        self._busy: set[_Lease] = set()
+        self._is_closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are leased or kept for reuse."""
+        return len(self._idle) + len(self._busy)
+
+    def _new_transport(self) -> httpx.AsyncHTTPTransport:
+        import httpx
+
+        if self._ssl_context is None:
+            # Once per engine: reading the certificate store takes 10 ms and more. Honours SSL_CERT_FILE and _DIR.
+            self._ssl_context = httpx.create_ssl_context(trust_env=True)
+        return httpx.AsyncHTTPTransport(
+            verify=self._ssl_context,
+            trust_env=False,
+            http1=True,
+            http2=False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S),
+            proxy=self._proxy,
+        )
+
+    async def _lease(self) -> _Lease:
+        now = time.monotonic()
+        stale = [lease for lease in self._idle if now - lease.idle_since > KEEPALIVE_S]
+        if stale:
+            self._idle = [lease for lease in self._idle if lease not in stale]
+            for lease in stale:
+                await lease.discard()
+        # The most recently used first: the least likely to have been closed by the server meanwhile.
+        lease = self._idle.pop() if self._idle else _Lease(self._new_transport())
+        self._busy.add(lease)
+        return lease
+
+    async def exchange(self, request: WireRequest, sink: Sink) -> None:
+        """See `base.Engine`."""
+        if self._is_closed:
+            raise TransportError("the engine is closed", kind="connect")
+        lease = await self._lease()
+        is_clean = False
+        try:
+            await _pull(request, sink, lease)
+            is_clean = True
+        finally:
+            self._busy.discard(lease)
+            if is_clean and not self._is_closed and len(self._idle) < MAX_IDLE:
+                lease.idle_since = time.monotonic()
+                self._idle.append(lease)
+            else:
+                await lease.discard()
+
+    async def aclose(self) -> None:
+        """Close every connection. Exchanges that still run end with a `reset`."""
+        self._is_closed = True
+        leases = [*self._idle, *self._busy]
+        self._idle.clear()
+        for lease in leases:
+            await lease.discard()
+
+
+async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
+    """One exchange on one lease: send, then push what comes until the body ends."""
+    import httpx
+
+    async def trace(name: str, info: dict[str, Any]) -> None:
+        if name.endswith("send_request_headers.started"):
+            sink.sending()
+        elif name.endswith(("connect_tcp.complete", "start_tls.complete")):
+            lease.stream = info["return_value"]
+
+    has_head = False
+    failure: tuple[str, BaseException] | None = None
+    try:
+        wire = httpx.Request(
+            request.method, request.url, headers=request.headers, content=request.body, extensions={"trace": trace}
+        )
+        response = await lease.transport.handle_async_request(wire)
+        sink.head(response.status_code, _headers(response))
+        has_head = True
+        await _push_body(response.stream, sink, lease)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+        failure = (type(exc).__name__, exc)
+    if failure is not None:
+        # Outside the handler: httpx's exception holds the request with its headers, and must not hang on ours.
+        error = translate(failure[1], request.url, has_head=has_head)
+        cause = failure[1].__cause__
+        del failure
+        raise error from cause
+
+
+async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
+    iterator = stream.__aiter__()
+    try:
+        while True:
+            try:
+                chunk = await iterator.__anext__()
+            except StopAsyncIteration:
+                return
+            if not sink.data(chunk):
+                await sink.wait_room()
+    except BaseException:
+        # Left in the middle: httpx's generators are suspended below us. With the socket cut, their next step raises
+        # and they unwind by themselves; dropped as they are, the collector would find them and warn.
+        if lease is not None:
+            lease.cut()
+        with trio.move_on_after(ABORT_S, shield=True):
+            await _unwind(iterator)
+        raise
+
+
+async def _unwind(iterator: Any) -> None:
+    import httpx
+
+    try:
+        async for _ in iterator:
+            pass
+    except (httpx.HTTPError, httpx.StreamError, trio.ClosedResourceError, RuntimeError):
+        return
+
+
+def _headers(response: httpx.Response) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw]
+
+
+def _chain(exc: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while exc is not None and exc not in found:
+        found.append(exc)
+        exc = exc.__cause__ or exc.__context__
+    return found
+
+
+def translate(exc: BaseException, url: str, *, has_head: bool) -> AiLibError:
+    """Our error for what httpx raised. Names the host, never the path or the query."""
+    import httpx
+
+    host = url.split("://", 1)[-1].partition("/")[0].partition("?")[0].rpartition("@")[2]
+    causes = _chain(exc)
+    detail = next((str(cause) for cause in reversed(causes) if isinstance(cause, OSError) and str(cause)), "")
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        reason = next(cause for cause in causes if isinstance(cause, ssl.SSLError))
+        text = getattr(reason, "verify_message", "") or reason.reason or "handshake failed"
+        return TransportError(f"TLS with {host} was refused: {text}", kind="tls_refused")
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return TransportError(f"the host {host} has no address", kind="connect")
+    if isinstance(exc, httpx.ConnectError | httpx.ProxyError):
+        return TransportError(f"no connection to {host}" + (f": {detail}" if detail else ""), kind="connect")
+    if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        return CallerError(f"the request to {host} cannot be sent: {exc}", kind="bad_argument")
+    if isinstance(exc, httpx.RemoteProtocolError) and has_head and "without sending complete" in str(exc):
+        return TransportError(f"{host} closed the connection in the middle of its reply", kind="truncated")
+    if isinstance(exc, httpx.RemoteProtocolError):
+        what = "closed the connection" if "disconnected" in str(exc).lower() else "sent a reply that is not HTTP"
+        return TransportError(f"{host} {what}" + (" in the middle of its reply" if has_head else ""), kind="reset")
+    where = "in the middle of its reply" if has_head else "before it replied"
+    return TransportError(f"the connection to {host} was lost {where}", kind="reset")
+
+
+class HttpxClientEngine:
+    """The caller's own `httpx.AsyncClient` (or one with the same interface): never closed or reconfigured by us.
+
+    Its hooks, mounts, cookies and instrumentation work. A client that follows redirects or sets `auth` is refused:
+    a key could go to a host it is not bound to.
+    """
+
+    def __init__(self, client: Any) -> None:
+        if getattr(client, "follow_redirects", False):
+            raise CallerError("http_client follows redirects: a key could go to another host", kind="bad_argument")
+        if getattr(client, "auth", None) is not None:
+            raise CallerError("http_client has `auth` set: credentials come from the manifest", kind="bad_argument")
+        self._client = client
+
+    async def exchange(self, request: WireRequest, sink: Sink) -> None:
+        """See `base.Engine`."""
+        import httpx
+
+        has_head = False
+        failure: BaseException | None = None
+
+        async def trace(name: str, info: dict[str, Any]) -> None:
+            if name.endswith("send_request_headers.started"):
+                sink.sending()
+
+        try:
+            wire = self._client.build_request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                content=request.body,
+                timeout=None,
+                extensions={"trace": trace},
+            )
+            response = await self._client.send(wire, stream=True)
+            try:
+                sink.head(response.status_code, _headers(response))
+                has_head = True
+                await _push_body(_raw_of(response), sink, None)
+            finally:
+                with trio.move_on_after(ABORT_S, shield=True):
+                    await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+            failure = exc
+        if failure is not None:
+            error = translate(failure, request.url, has_head=has_head)
+            cause = failure.__cause__
+            failure = None
+            raise error from cause
+
+    async def aclose(self) -> None:
+        """Nothing: the client belongs to the caller."""
+
+
+def _raw_of(response: httpx.Response) -> Any:
+    return response.aiter_raw()
