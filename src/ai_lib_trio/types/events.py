@@ -97,7 +97,10 @@ class ToolCallEnded(msgspec.Struct, frozen=True, tag=True, tag_field="event", om
 
 
 class ServerToolCall(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
-    """A call that the provider made and ran itself."""
+    """A call that the provider made and ran itself, or what such a call gave.
+
+    `native` is the block as the wire has it, whole, for the next turn.
+    """
 
     id: str
     name: str
@@ -105,6 +108,7 @@ class ServerToolCall(msgspec.Struct, frozen=True, tag=True, tag_field="event", o
     result: Any = None
     block_index: int = 0
     candidate_index: int = 0
+    native: Any = None
 
 
 class Citation(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
@@ -128,14 +132,16 @@ class MediaPart(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_d
 class OpaqueBlock(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):
     """What the wire needs back unchanged on the next turn.
 
-    `kind` is `signature`, `encrypted` or `id` for a part of the block at `index`; any other kind is a whole wire
-    block that has no standard meaning, `data` as it came.
+    With `of`, a part of the block of that kind at `index`: `kind` is `signature`, `encrypted`, `id`, or `native` (an
+    object of the attributes that the standard has no names for). Such a block may have no other event. Without `of`, a
+    whole wire block that has no standard meaning: `kind` is its wire type and `data` the block as it came.
     """
 
     index: int
     kind: str
     data: Any
     candidate_index: int = 0
+    of: Literal["text", "thinking", "call", "media"] | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, tag=True, tag_field="event", omit_defaults=True):

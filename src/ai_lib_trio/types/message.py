@@ -56,11 +56,17 @@ class _Block(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, 
 
 
 class TextBlock(_Block, frozen=True, tag="text"):
-    """Text. `signature` is opaque and goes back where a wire signs text; `cache_control` is sent where it exists."""
+    """Text. `signature` is opaque and goes back where a wire signs text; `cache_control` is sent where it exists.
+
+    `citations` are the sources that an answer's text cites, as the wire has them. `native` holds attributes of the
+    wire's own (an item's id, its phase). Both go back to the dialect they came from.
+    """
 
     text: str
     signature: str | None = None
     cache_control: dict[str, Any] | None = None
+    citations: tuple[Any, ...] | None = None
+    native: dict[str, Any] | None = None
 
 
 class ThinkingBlock(_Block, frozen=True, tag="thinking"):
@@ -83,9 +89,12 @@ class RefusalBlock(_Block, frozen=True, tag="refusal"):
 
 
 class ImageBlock(_Block, frozen=True, tag="image"):
+    """An image. `signature` is opaque and goes back where a wire signs the images of an answer."""
+
     source: Source
     detail: str | None = None
     cache_control: dict[str, Any] | None = None
+    signature: str | None = None
 
 
 class DocumentBlock(_Block, frozen=True, tag="document"):
@@ -116,6 +125,7 @@ class ToolUseBlock(_Block, frozen=True, tag="tool_use"):
     wire_id: str | None = None
     item_id: str | None = None
     signature: str | None = None
+    native: dict[str, Any] | None = None
 
 
 class ToolResultBlock(_Block, frozen=True, tag="tool_result"):
@@ -129,11 +139,15 @@ class ToolResultBlock(_Block, frozen=True, tag="tool_result"):
 
 
 class ServerToolBlock(_Block, frozen=True, tag="server_tool_use"):
-    """A call that the provider ran itself. No call for the client; sent back to the same dialect alone."""
+    """A call that the provider ran itself, or its result. No call for the client; sent back to the same dialect alone.
+
+    `native` is the whole block as the wire has it; that is what goes back.
+    """
 
     id: str
     name: str
     input: Any = None
+    native: Any = None
 
 
 class OpaqueContent(_Block, frozen=True, tag="opaque"):

@@ -155,12 +155,13 @@ def parse_arguments(text: str) -> Any:
 class _OpenBlock:
     """A block that is still being written."""
 
-    __slots__ = ("attributes", "call", "ended", "kind", "pieces", "summary", "value")
+    __slots__ = ("attributes", "call", "citations", "ended", "kind", "pieces", "summary", "value")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.pieces: list[str] = []
         self.attributes: dict[str, Any] = {}
+        self.citations: list[Any] = []
         self.summary: dict[int, list[str]] | None = None
         self.call: ToolCallStarted | None = None
         self.ended = False
@@ -170,7 +171,14 @@ class _OpenBlock:
         text = "".join(self.pieces)
         own = self.attributes
         if self.kind == "text":
-            return TextBlock(text=text, signature=own.get("signature")) if text or own else None
+            if not text and not own:
+                return None
+            return TextBlock(
+                text=text,
+                signature=own.get("signature"),
+                citations=tuple(self.citations) or None,
+                native=own.get("native"),
+            )
         if self.kind == "thinking":
             parts = self.summary
             return ThinkingBlock(
@@ -194,9 +202,13 @@ class _OpenBlock:
                 wire_id=call.wire_id,
                 item_id=call.item_id,
                 signature=own.get("signature"),
+                native=own.get("native"),
             )
         if isinstance(self.value, ServerToolCall):
-            return ServerToolBlock(id=self.value.id, name=self.value.name, input=self.value.arguments)
+            server = self.value
+            return ServerToolBlock(id=server.id, name=server.name, input=server.arguments, native=server.native)
+        if isinstance(self.value, ImageBlock) and own:
+            return msgspec.structs.replace(self.value, signature=own.get("signature"))
         return self.value
 
 
@@ -215,13 +227,6 @@ class _OpenCandidate:
         if block is None:
             block = self.blocks[index, kind] = _OpenBlock(kind)
         return block
-
-    def at(self, index: int) -> _OpenBlock | None:
-        found = None
-        for (place, _), block in self.blocks.items():
-            if place == index:
-                found = block
-        return found
 
 
 class Fold:
@@ -284,6 +289,9 @@ class Fold:
             candidate.open(event.block_index, "server").value = event
         elif isinstance(event, Citation):
             candidate.citations.append(event)
+            cited = candidate.blocks.get((event.block_index, "text"))
+            if cited is not None:
+                cited.citations.append(event.data)
         elif isinstance(event, MediaPart):
             candidate.open(event.block_index, "media").value = _media_block(event)
         elif isinstance(event, OpaqueBlock):
@@ -292,13 +300,11 @@ class Fold:
             candidate.finish = event
 
     def _add_opaque(self, candidate: _OpenCandidate, event: OpaqueBlock) -> None:
-        if event.kind not in ("signature", "encrypted", "id"):
+        if event.of is None:
             candidate.open(event.index, "opaque").value = OpaqueContent(kind=event.kind, data=event.data)
             return
-        block = candidate.at(event.index)
-        if block is None:
-            # A seal without readable text is still a block: sealed reasoning, or a signed empty text.
-            block = candidate.open(event.index, "text" if event.kind == "signature" else "thinking")
+        # A seal without readable text is still a block: sealed reasoning, or a signed empty text.
+        block = candidate.open(event.index, event.of)
         before = block.attributes.get(event.kind)
         # Signatures may come in pieces; ids and sealed text come whole.
         joined = before + event.data if event.kind == "signature" and isinstance(before, str) else event.data
