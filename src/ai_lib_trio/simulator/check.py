@@ -12,8 +12,8 @@
         code, param: text                  # for the dialect's error reply
         rules: {...}                       # rules that see the names of this one
 
-Sans-IO; imports `protocol` and `wire.template`. A kind is text, number, integer, flag, list, object or any, or several with
-`|`; `!` after it means required. The rule that must stay true: null is absent here as everywhere in the language.
+Sans-IO; imports `protocol` and `wire.template`. A kind is text, number, integer, flag, list, object or any, or several
+with `|`; `!` after it means required. The rule that must stay true: null is absent here as everywhere in the language.
 """
 
 from __future__ import annotations

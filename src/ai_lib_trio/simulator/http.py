@@ -72,7 +72,7 @@ class RequestReader:
     def first_byte(self) -> int | None:
         return self._buffer[0] if self._buffer and self._head is None else None
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         self._buffer += data
 
     def wants_continue(self) -> bool:
@@ -118,7 +118,9 @@ class RequestReader:
                 raise MalformedRequest("malformed header line")
             headers.append((header[1].decode("ascii").lower(), header[2].decode("latin-1")))
         self._start_body(headers)
-        connection = {word.strip().lower() for key, value in headers if key == "connection" for word in value.split(",")}
+        connection = {
+            word.strip().lower() for key, value in headers if key == "connection" for word in value.split(",")
+        }
         keep_alive = "close" not in connection and (first[3] == b"1" or "keep-alive" in connection)
         self._head = (first[1].decode("ascii"), first[2].decode("ascii"), headers, keep_alive)
         return True

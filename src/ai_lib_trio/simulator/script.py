@@ -305,6 +305,7 @@ class Status(msgspec.Struct, frozen=True):
     message: str = "simulated error"
     code: str | None = None
     type: str | None = None
+    param: str | None = None
     retry_after: str | float | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     faults: Sequence[Fault] = ()

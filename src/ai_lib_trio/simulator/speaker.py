@@ -223,9 +223,7 @@ def _routes(tree: Any, where: Where) -> tuple[str, list[tuple[str, re.Pattern[st
         if key not in ("path", "whole", "stream") or not isinstance(value, str):
             raise where.at(str(key)).error("expected method, path, whole or stream, each a text")
         parts = _SEGMENT.split(value)
-        pattern = "".join(
-            f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
-        )
+        pattern = "".join(f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
         routes.append((key, re.compile(pattern + "/?$")))
     if not routes:
         raise where.error("expected a `path`, or `whole` and `stream`")
