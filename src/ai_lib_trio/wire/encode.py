@@ -181,7 +181,7 @@ def compile_encoder(
     define = tree.get("define") or {}
     if not isinstance(define, dict):
         raise where.at("define").error(f"expected a mapping from names to templates, got {short(define)}")
-    compiler = Compiler(define, where.at("define"), LensReader(dialect, drops["blocks"]))
+    compiler = Compiler(define, where.at("define"), LensReader(dialect))
     names: Names = bind(("",))
     if "path" not in tree:
         raise where.error("expected `path`, got nothing")

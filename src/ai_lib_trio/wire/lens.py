@@ -3,7 +3,7 @@
     request   model, stream, messages, turns (messages without system), system, tools, tool_choice, response_format,
               and the standard parameters that are set
     message   role, name, blocks, text, text_only, refusal, thinking      (`system` is one of these, or nothing)
-    block     type and the block's own fields; source of media;
+    block     type and the block's own fields; source of media, with text where the bytes are text;
               tool_use also arguments (JSON text) and object (the input, where it is an object);
               tool_result also blocks, text, text_only, object (the text, where it is a JSON object), tool_name, wire_id
 
@@ -14,6 +14,7 @@ and what is left out for that is counted. Whatever a caller put together wrongly
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -105,6 +106,8 @@ FIELDS: Mapping[str, Mapping[str, str | None]] = {
                 "type",
                 "text",
                 "signature",
+                "citations",
+                "native",
                 "cache_control",
                 "encrypted",
                 "id",
@@ -128,7 +131,7 @@ FIELDS: Mapping[str, Mapping[str, str | None]] = {
         "source": "source",
         "blocks": "block[]",
     },
-    "source": {"kind": None, "media_type": None, "data": None, "url": None},
+    "source": {"kind": None, "media_type": None, "data": None, "url": None, "text": None},
     "tool": {"name": None, "description": None, "parameters": None, "strict": None},
     "tool_choice": {"mode": None, "name": None},
     "response_format": {"mode": None, "name": None, "description": None, "schema": None, "strict": None},
@@ -141,9 +144,8 @@ _COVERS = {"text": "text", "object": "text", "refusal": "refusal", "thinking": "
 class LensReader(Reader):
     """What the template compiler may know about the lens: which keys there are, and which values are blocks."""
 
-    def __init__(self, dialect: str, dropped: Collection[str] = ()) -> None:
+    def __init__(self, dialect: str) -> None:
         self.dialect = dialect
-        self.dropped = frozenset(dropped)
 
     def root(self) -> Any:
         return "request"
@@ -165,11 +167,11 @@ class LensReader(Reader):
     def cover(self, shape: Any, key: str) -> str | None:
         return _COVERS.get(key) if shape in ("message", "block") else None
 
-    def is_dropped(self, block_type: Any) -> bool:
-        return block_type in self.dropped
+    def describe(self, block: Any) -> str:
+        return f"a {block['type']} block in {block['place']}"
 
-    def misfit(self, block: Any) -> str | None:
-        return f"{block['type']} block in {block['place']} has no place in the dialect {self.dialect}"
+    def misfit(self, block: Any) -> str:
+        return _no_place(block, self.dialect)
 
 
 class View(NamedTuple):
@@ -202,6 +204,7 @@ class Lens:
         ) - frozenset(quiet)
         self.wants_arguments = ("block", "arguments") in reads
         self.wants_object = ("block", "object") in reads
+        self.wants_source_text = ("source", "text") in reads
         self.wants_message_text = ("message", "text") in reads or ("message", "text_only") in reads
         self.wants_refusal = ("message", "refusal") in reads
         self.wants_thinking = ("message", "thinking") in reads
@@ -222,7 +225,11 @@ class Lens:
                         raise self._misfit(inner)
 
     def _misfit(self, block: Mapping[str, Any]) -> CallerError:
-        return _refuse(f"{block['type']} block in {block['place']} has no place in the dialect {self.dialect}")
+        return _refuse(_no_place(block, self.dialect))
+
+
+def _no_place(block: Mapping[str, Any], dialect: str) -> str:
+    return f"{block['type']} block in {block['place']} has no place in the dialect {dialect}"
 
 
 def _is_rendered(block: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
@@ -386,9 +393,17 @@ class _Viewing:
         else:
             out[key] = value
 
-    def text(self, block: TextBlock) -> dict[str, Any]:
-        out: dict[str, Any] = {"type": "text", "text": _texted(block.text, "text")}
+    def text(self, block: TextBlock) -> dict[str, Any] | None:
+        text = _texted(block.text, "text")
+        if not text and block.signature is None:  # some wires refuse an empty text, and it says nothing
+            return None
+        out: dict[str, Any] = {"type": "text", "text": text}
         self.opaque(out, "signature", block.signature)
+        self.opaque(out, "native", block.native)
+        if block.citations is not None:
+            self.opaque(out, "citations", list(_listed(block.citations, "citations")))
+        if not text and "signature" not in out:
+            return None
         self.put(out, "block", "cache_control", block.cache_control, "a text block")
         return out
 
@@ -410,6 +425,7 @@ class _Viewing:
 
     def image(self, block: ImageBlock) -> dict[str, Any]:
         out = self.media("image", block.source)
+        self.opaque(out, "signature", block.signature)
         self.put(out, "block", "detail", block.detail, "an image block")
         self.put(out, "block", "cache_control", block.cache_control, "an image block")
         return out
@@ -429,6 +445,8 @@ class _Viewing:
     def media(self, kind: str, source: Any) -> dict[str, Any]:
         if isinstance(source, Base64Source):
             found: dict[str, Any] = {"kind": "base64", "media_type": source.media_type, "data": source.data}
+            if self.lens.wants_source_text and source.media_type.partition("/")[0] == "text":
+                found["text"] = _decoded(source.data)
         elif isinstance(source, UrlSource):
             found = {"kind": "url", "url": source.url}
             if source.media_type is not None:
@@ -453,6 +471,7 @@ class _Viewing:
             out["wire_id"] = block.wire_id
         self.opaque(out, "item_id", block.item_id)
         self.opaque(out, "signature", block.signature)
+        self.opaque(out, "native", block.native)
         self.calls[block.id] = (block.name, out.get("wire_id"))
         return out
 
@@ -491,6 +510,8 @@ class _Viewing:
         out: dict[str, Any] = {"type": "server_tool_use", "id": block.id, "name": block.name}
         if block.input is not None:
             out["input"] = block.input
+        if block.native is not None:
+            out["native"] = block.native
         return out
 
     def raw(self, block: OpaqueContent) -> dict[str, Any] | None:
@@ -576,6 +597,13 @@ def _arguments(block: ToolUseBlock) -> str:
     if isinstance(given, str):
         return given
     return json_text({} if given is None else given)
+
+
+def _decoded(data: str) -> str:
+    try:
+        return base64.b64decode(data, validate=True).decode()
+    except ValueError as error:  # not base64, or not UTF-8
+        raise _refuse("expected base64 of UTF-8 text in a source whose media type is text") from error
 
 
 def _parsed(text: str) -> Any:

@@ -90,13 +90,13 @@ class Reader:
         """The mark to leave on a value whose `key` is read: reading a message's text renders its text blocks."""
         return None
 
-    def is_dropped(self, block_type: Any) -> bool:
-        """Whether blocks of this type are left out on purpose."""
-        return False
+    def describe(self, block: Any) -> str:
+        """A block in an error message."""
+        return "a block"
 
-    def misfit(self, block: Any) -> str | None:
-        """The message for a block that has no place, or None where the value is no block."""
-        return None
+    def misfit(self, block: Any) -> str:
+        """The message for a block that has no place."""
+        return f"{self.describe(block)} has no place"
 
 
 class _Binding:
@@ -370,7 +370,7 @@ class Compiler:
         otherwise = self.compile(tree["else"], where.at("else"), names).run if "else" in tree else None
         said = tree["$case"] if isinstance(tree["$case"], str) else "the value"
         expected = ", ".join(str(key) for key in branches)
-        block = self._block_of_type(tree["$case"], where, names)
+        block, owner = self._blocks_of(tree["$case"], where, names)
         reader = self.reader
 
         def case(scope: Scope) -> Any:
@@ -385,25 +385,24 @@ class Compiler:
             if branch is not None:
                 return branch(scope)
             if block is not None:
-                if reader.is_dropped(value):
-                    return None
-                misfit = reader.misfit(block(scope))
-                if misfit is not None:
-                    raise CallerError(misfit, kind="bad_argument")
-            raise CallerError(f"{said} is {short(value)}: expected one of {expected}", kind="bad_argument")
+                raise CallerError(reader.misfit(block(scope)), kind="bad_argument")
+            inside = f" of {reader.describe(owner(scope))}" if owner is not None else ""
+            raise CallerError(f"{said}{inside} is {short(value)}: expected one of {expected}", kind="bad_argument")
 
         run = subject.run
         return Node(case)
 
-    def _block_of_type(self, subject: Any, where: Where, names: Names | None) -> Run | None:
-        """The getter of the block whose `type` a case asks for, or None where the case asks for something else."""
-        if not is_path(subject):
-            return None
+    def _blocks_of(self, subject: Any, where: Where, names: Names | None) -> tuple[Run | None, Run | None]:
+        """Two getters, for errors: the block whose `type` a case asks for, and the block that a path starts at."""
+        if not is_path(subject) or names is None:
+            return None, None
         path = parse_path(subject, where)
+        binding = names.get(path.root)
+        owner = scope_getter(Path(path.root)) if binding and self.reader.is_block(binding.shape) else None
         if not path.steps or path.steps[-1] != "type":
-            return None
+            return None, owner
         parent = self._look_up(path, subject, where, names)[1]
-        return scope_getter(Path(path.root, path.steps[:-1])) if self.reader.is_block(parent) else None
+        return (scope_getter(Path(path.root, path.steps[:-1])) if self.reader.is_block(parent) else None), owner
 
     def _if(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         test = self._condition(tree["$if"], where.at("$if"), names)
@@ -463,6 +462,21 @@ class Compiler:
             return None if value is None else _as_text(value).partition(at)[0]
 
         return Node(cut)
+
+    def _after(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
+        run = self.compile(tree["$after"], where.at("$after"), names).run
+        at = _text(tree["at"], where.at("at"))
+        if not at:
+            raise where.at("at").error("expected the text to read after, got an empty one")
+
+        def after(scope: Scope) -> Any:
+            value = run(scope)
+            if value is None:
+                return None
+            _, found, rest = _as_text(value).partition(at)
+            return rest if found else None
+
+        return Node(after)
 
     def _each(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         source = self.compile(tree["$each"], where.at("$each"), names)
@@ -650,6 +664,7 @@ _OPERATORS: Mapping[str, tuple[Operator, tuple[str, ...], tuple[str, ...]]] = {
     "$parse": (Compiler._parse, (), ()),
     "$join": (Compiler._join, (), ("by",)),
     "$cut": (Compiler._cut, ("at",), ()),
+    "$after": (Compiler._after, ("at",), ()),
     "$each": (Compiler._each, ("as", "do"), ("where",)),
     "$concat": (Compiler._concat, (), ()),
     "$merge": (Compiler._merge, (), ()),
