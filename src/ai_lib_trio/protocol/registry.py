@@ -128,8 +128,10 @@ def _pricing(reader: Reader) -> Pricing | None:
     if child is None:
         return None
 
-    def price(per_1m: str, per_token: str) -> float | None:
-        value, single = child.number(per_1m), child.number(per_token)
+    def price(per_1m: str, per_token: str, other_per_1m: str = "") -> float | None:
+        value, single, other = child.number(per_1m), child.number(per_token), child.number(other_per_1m)
+        if value is None:
+            value = other
         if value is None and single is not None:
             value = round(single * 1_000_000, 9)  # 0.0000015 * 1e6 is 1.5, not 1.4999999999999998
         if value is not None and value < 0:
@@ -139,7 +141,7 @@ def _pricing(reader: Reader) -> Pricing | None:
     found = Pricing(
         input_per_1m=price("input_per_1m", "input_per_token"),
         output_per_1m=price("output_per_1m", "output_per_token"),
-        cached_input_per_1m=price("cached_input_per_1m", "cache_hit_input_per_1m"),
+        cached_input_per_1m=price("cached_input_per_1m", "cached_input_per_token", "cache_hit_input_per_1m"),
         cache_write_per_1m=price("cache_write_per_1m", "cache_write_per_token"),
         currency=child.text("currency") or "USD",
     )

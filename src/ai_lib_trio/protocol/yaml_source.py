@@ -248,7 +248,7 @@ class _Composer:
         text: str = event.value
         tag = event.tag
         if tag is None or tag == "!":
-            if not event.implicit[0]:  # quoted, block, or `!`: text
+            if tag == "!" or not event.implicit[0]:  # quoted, block, or the tag that says so: text
                 return text
             return self._plain(text, here, positions)
         kind = tag[len(_TAG) :] if tag.startswith(_TAG) else tag
