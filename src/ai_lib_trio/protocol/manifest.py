@@ -104,7 +104,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 class ErrorRules(msgspec.Struct, frozen=True):
     """What a provider's errors mean: status, code or message part -> name of a standard code.
 
-    `retry_after_pattern` finds a pause in a message (one group, in `retry_after_unit`).
+    `retry_after_pattern` finds a pause in a body (one group, in `retry_after_unit`). `vague_codes` mean something only
+    where there is no status. `quota_words` turn a 429 into a used-up quota. `request_id_headers` are tried in order,
+    then `request_id_fields` of the body; `pause_headers` tell a pause (name -> unit); `should_retry_header` may forbid
+    a retry. Names of headers are in lower case.
     """
 
     by_http_status: dict[int, str] = {}
@@ -112,6 +115,12 @@ class ErrorRules(msgspec.Struct, frozen=True):
     by_message_contains: dict[str, str] = {}
     retry_after_pattern: str | None = None
     retry_after_unit: Literal["seconds", "milliseconds"] = "seconds"
+    vague_codes: dict[str, str] = {}
+    quota_words: tuple[str, ...] = ()
+    request_id_headers: tuple[str, ...] = ()
+    request_id_fields: tuple[str, ...] = ()
+    pause_headers: dict[str, str] = {}
+    should_retry_header: str | None = None
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -393,6 +402,12 @@ def read_error_rules(reader: Reader) -> ErrorRules:
     pattern, unit = None, "seconds"
     if pause is not None:
         pattern = pause.need_text("pattern")
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise pause.where.at("pattern").error(f"expected a regular expression: {error}") from error
+        if groups != 1:
+            raise pause.where.at("pattern").error(f"expected one group around the pause, got {groups}")
         unit = pause.choice("unit", ("seconds", "milliseconds"), "seconds")
         pause.close()
     rules = ErrorRules(
@@ -401,6 +416,12 @@ def read_error_rules(reader: Reader) -> ErrorRules:
         by_message_contains={str(key).lower(): name for key, name in _names(reader, "by_message_contains").items()},
         retry_after_pattern=pattern,
         retry_after_unit="milliseconds" if unit == "milliseconds" else "seconds",
+        vague_codes={str(key): name for key, name in _names(reader, "vague_codes").items()},
+        quota_words=tuple(word.lower() for word in reader.texts("quota_words")),
+        request_id_headers=tuple(name.lower() for name in reader.texts("request_id_headers")),
+        request_id_fields=reader.texts("request_id_fields"),
+        pause_headers={name.lower(): unit for name, unit in reader.text_map("pause_headers").items()},
+        should_retry_header=(reader.text("should_retry_header") or "").lower() or None,
     )
     reader.raw("notes")
     reader.close()
