@@ -144,9 +144,14 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
             request.method, request.url, headers=request.headers, content=request.body, extensions={"trace": trace}
         )
         response = await lease.transport.handle_async_request(wire)
-        sink.head(response.status_code, _headers(response))
-        has_head = True
-        await _push_body(response.stream, sink, lease)
+        try:
+            sink.head(response.status_code, _headers(response))
+            has_head = True
+            await _push_body(response.stream, sink, lease)
+        finally:
+            # Reading a body to its end does not return the connection; closing the response does.
+            with trio.move_on_after(ABORT_S, shield=True):
+                await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
         failure = (type(exc).__name__, exc)
     if failure is not None:
