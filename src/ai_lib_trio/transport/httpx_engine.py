@@ -10,6 +10,7 @@ connecting and taking the connection's lock). A transport with one connection ha
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 import time
@@ -143,6 +144,7 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
         wire = httpx.Request(
             request.method, request.url, headers=request.headers, content=request.body, extensions={"trace": trace}
         )
+        wire.stream = _whole_body(request.body)
         response = await lease.transport.handle_async_request(wire)
         try:
             sink.head(response.status_code, _headers(response))
@@ -190,6 +192,31 @@ async def _unwind(iterator: Any) -> None:
             pass
     except (httpx.HTTPError, httpx.StreamError, trio.ClosedResourceError, RuntimeError):
         return
+
+
+@functools.cache
+def _body_class() -> type[Any]:
+    """A request body that is no generator: one that is cancelled in the middle leaves nothing for the collector."""
+    import httpx
+
+    class WholeBody(httpx.AsyncByteStream):
+        def __init__(self, body: bytes) -> None:
+            self._body: bytes | None = body
+
+        def __aiter__(self) -> WholeBody:
+            return self
+
+        async def __anext__(self) -> bytes:
+            body, self._body = self._body, None
+            if body is None:
+                raise StopAsyncIteration
+            return body
+
+    return WholeBody
+
+
+def _whole_body(body: bytes) -> Any:
+    return _body_class()(body)
 
 
 def _headers(response: httpx.Response) -> list[tuple[str, str]]:
@@ -264,6 +291,7 @@ class HttpxClientEngine:
                 timeout=None,
                 extensions={"trace": trace},
             )
+            wire.stream = _whole_body(request.body)
             response = await self._client.send(wire, stream=True)
             try:
                 sink.head(response.status_code, _headers(response))
