@@ -257,7 +257,10 @@ class Stream:
         if not self.speaker.speaks(kind):
             raise CallerError(f"the dialect {self.speaker.dialect} has no frames for {kind}", kind="bad_argument")
         yield from self._made(f"{kind}.start", "content", b=block)
-        for piece in pieces_of(block["arguments"] if kind == "tool_use" else block["text"], self.script.pieces):
+        text, pieces = block["arguments"] if kind == "tool_use" else block["text"], self.script.pieces
+        if kind == "tool_use" and pieces == "words":
+            pieces = 8  # JSON has few spaces to cut at, and providers cut it into tokens all the same
+        for piece in pieces_of(text, pieces):
             if self._oversize is not None and kind == "text":
                 piece = piece * (self._oversize // len(piece.encode()) + 1)
                 self._oversize = None
@@ -281,8 +284,9 @@ class Stream:
             return Frame(data + b"\n", kind)
         if self.framing.format == "json_array":
             return Frame((b"[" if first else b",\r\n") + data, kind)
-        head = b"event: " + str(event).encode() + b"\n" if event is not None else b""
-        return Frame(head + b"data: " + data + b"\n\n", kind)
+        end = self.framing.ends.encode()
+        head = b"event: " + str(event).encode() + end if event is not None else b""
+        return Frame(head + b"data: " + data + end + end, kind)
 
 
 def error_fields(said: Error | Status) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def payloads(items: Iterable[Frame | Pause | Hold], faults: Sequence[Fault]) -> 
     def coded(frame: Frame, count: int) -> bytes:
         data = frame.data
         if ends is not None:
-            data = data.replace(b"\n", ends.ends.encode())
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", ends.ends.encode())
         for insert in inserts:
             if count % insert.after_frames == 0 if insert.every else count == insert.after_frames:
                 data += insert.data

@@ -7,13 +7,15 @@ frames of a stream or one whole body; an error becomes the dialect's error body.
     simulate:
       route: {method: POST, path: /chat}             # or `whole` and `stream`; `{name}` is one segment
       streamed: condition over the request           # else the route tells
-      framing: {format: sse, event: template over a frame, done: text, number: key that counts frames}
+      framing: {format: sse, event: template over a frame, done: text, number: key that counts frames, ends: CRLF}
+      results: paired                                # every call has its result, and every result its call
       headers, check, request, frames, body, error, define
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -24,6 +26,7 @@ from ..errors import CallerError
 from ..protocol.paths import scope_getter
 from ..protocol.rules import compile_condition, parse_condition
 from ..protocol.where import Where
+from ..types.message import ToolResultBlock, ToolUseBlock
 from ..types.request import Request
 from ..types.response import parse_arguments
 from ..wire.template import Template, compile_template
@@ -37,7 +40,7 @@ FORMATS: Mapping[str, str] = {
     "ndjson": "application/x-ndjson",
     "json_array": "application/json",
 }
-_KEYS = ("route", "streamed", "framing", "headers", "check", "request", "frames", "body", "error", "define")
+_KEYS = ("route", "streamed", "framing", "headers", "check", "results", "request", "frames", "body", "error", "define")
 _BLOCKS = ("text", "thinking", "refusal", "tool_use")
 _PARTS = ("start", "piece", "end")
 _WHOLE_FRAMES = ("start", "finish", "usage", "end", "error")
@@ -80,6 +83,7 @@ class Framing(NamedTuple):
     event: Template | None
     done: str | None
     number: str | None
+    ends: str
 
 
 class Speaker:
@@ -106,11 +110,15 @@ class Speaker:
         framing = dict(tree["framing"])
         at = where.at("framing")
         for key in framing:
-            if key not in ("format", "event", "done", "number"):
-                raise at.at(str(key)).error(f"expected format, event, done or number, got `{key}`")
+            if key not in ("format", "event", "done", "number", "ends"):
+                raise at.at(str(key)).error(f"expected format, event, done, number or ends, got `{key}`")
         self._format = compile_template(framing.get("format"), at.at("format"))
         self._event = compile_template(framing["event"], at.at("event")) if "event" in framing else None
         self._done, self._number = framing.get("done"), framing.get("number")
+        self._ends = framing.get("ends", "\n")
+        if tree.get("results") not in (None, "paired"):
+            raise where.at("results").error(f"expected `paired`, got {tree['results']!r}")
+        self._paired = "results" in tree
         self._headers = template(tree["headers"], where.at("headers")) if "headers" in tree else None
         check = tree.get("check")
         self._check = compile_check(check, where.at("check"), more_fields=more_fields) if check else None
@@ -158,11 +166,16 @@ class Speaker:
                 raise RefusedRequest(Problem("the body is empty"))
             lifted.setdefault("model", "")
             lifted["stream"] = self.is_streamed(asked)
-            return msgspec.convert(_completed(lifted), Request)
+            request = msgspec.convert(_completed(lifted), Request)
         except CallerError as error:
             raise RefusedRequest(Problem(error.message)) from error
         except msgspec.ValidationError as error:
             raise RefusedRequest(Problem(f"cannot be read as a request: {error}")) from error
+        if check and self._paired:
+            problem = _unpaired(request)
+            if problem is not None:
+                raise RefusedRequest(problem)
+        return request
 
     # ---- what goes out ----
 
@@ -171,7 +184,7 @@ class Speaker:
         format_ = self._format(asked.scope())
         if format_ not in FORMATS:
             raise CallerError(f"expected a framing of {', '.join(FORMATS)}, got {format_!r}", kind="bad_argument")
-        return Framing(format_, self._event, self._done, self._number)
+        return Framing(format_, self._event, self._done, self._number, self._ends)
 
     def headers(self, state: Mapping[str, Any]) -> dict[str, str]:
         """Headers that the dialect's replies have besides the usual ones."""
@@ -231,17 +244,14 @@ def _routes(tree: Any, where: Where) -> tuple[str, list[tuple[str, re.Pattern[st
 
 
 def _completed(lifted: dict[str, Any]) -> dict[str, Any]:
-    """What no template can find: ids where the wire has none, and arguments that came as text.
+    """What no template can find: ids where the wire has none, arguments that came as text, and their like.
 
     Calls without an id get one by their place, and a result without one answers the oldest open call of its name.
     """
     open_calls: list[dict[str, Any]] = []
     count = 0
     for message in lifted.get("messages", ()):
-        content = message.get("content") if isinstance(message, dict) else None
-        for block in content if isinstance(content, list) else ():
-            if not isinstance(block, dict):
-                continue
+        for block in _blocks(message):
             if block.get("type") == "tool_use":
                 count += 1
                 if block.get("id") is None:
@@ -253,7 +263,26 @@ def _completed(lifted: dict[str, Any]) -> dict[str, Any]:
                 open_calls.append(block)
             elif block.get("type") == "tool_result":
                 _answer(block, open_calls)
+                for inner in _blocks(block):
+                    _inline(inner)
+            elif block.get("type") == "thinking" and "text" not in block:
+                block["text"] = "".join(part for part in block.get("summary", ()) if isinstance(part, str))
+            _inline(block)
     return lifted
+
+
+def _blocks(parent: Any) -> Iterator[dict[str, Any]]:
+    content = parent.get("content") if isinstance(parent, dict) else None
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict):
+            yield block
+
+
+def _inline(block: dict[str, Any]) -> None:
+    """A source of plain text is base64 in the standard request."""
+    source = block.get("source")
+    if isinstance(source, dict) and source.get("kind") == "text":
+        block["source"] = {**source, "kind": "base64", "data": b64encode(str(source.get("data")).encode()).decode()}
 
 
 def _answer(result: dict[str, Any], open_calls: list[dict[str, Any]]) -> None:
@@ -265,4 +294,20 @@ def _answer(result: dict[str, Any], open_calls: list[dict[str, Any]]) -> None:
             open_calls.remove(call)
             return
     if ident is None:
-        result["tool_use_id"] = f"call_of_{name}"
+        result["tool_use_id"] = f"of_{name}"  # answers no call, and stays without one
+
+
+def _unpaired(request: Request) -> Problem | None:
+    """The first call without a result before the conversation goes on, or the first result without a call."""
+    waiting: list[str] = []
+    for message in request.messages:
+        if message.role not in ("tool", "system") and waiting:
+            return Problem(f"no result for the tool call {waiting[0]}")
+        for block in message.blocks:
+            if isinstance(block, ToolUseBlock):
+                waiting.append(block.id)
+            elif isinstance(block, ToolResultBlock):
+                if block.tool_use_id not in waiting:
+                    return Problem(f"no tool call for the result {block.tool_use_id}")
+                waiting.remove(block.tool_use_id)
+    return Problem(f"no result for the tool call {waiting[0]}") if waiting else None
