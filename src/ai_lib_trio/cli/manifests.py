@@ -1,0 +1,175 @@
+"""`ailib manifests`: show what a manifest comes to, and check manifests strictly before anything relies on them.
+
+Imports click, the catalogue and the compilers. The rule that must stay true: what `validate` accepts, a client can
+compile; it runs the same compilers that a call runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import AiLibError, CallerError
+from ..protocol.loader import Catalog
+from ..protocol.manifest import Family, Manifest, manifest_tree
+from ..protocol.sources import given_tree
+from .options import JSON, MANIFESTS
+from .screen import Printer, as_json, one_line
+
+__all__ = ["manifests"]
+
+
+@click.group()
+def manifests() -> None:
+    """Look at manifests: the files that say what a provider is and how its wire is written."""
+
+
+@manifests.command()
+@click.argument("provider_or_file")
+@MANIFESTS
+@JSON
+def show(provider_or_file: str, manifests: str | None, as_document: bool) -> None:
+    """What a provider's manifest comes to: hosts, keys, APIs, limits, errors. --json has all of it, dialects merged."""
+    catalog, manifest = _find(provider_or_file, manifests)
+    if as_document:
+        sys.stdout.write(as_json(manifest_tree(manifest)) + "\n")
+        return
+    from ..transport.credentials import search_for
+
+    out = Printer(sys.stdout)
+    out.line(f"{manifest.name} ({manifest.id})", "title")
+    search = search_for(manifest)
+    families = [
+        f"{name}: {family.dialect}{', the default' if name == manifest.default_family else ''}"
+        for name, family in manifest.families.items()
+    ]
+    facts: list[tuple[str, list[str]]] = [
+        ("file", [f"{manifest.file}, {manifest.origin}, protocol {manifest.protocol_version}, {manifest.status}"]),
+        ("aliases", [", ".join(manifest.aliases)] if manifest.aliases else []),
+        ("base URL", [manifest.endpoint.base_url]),
+        ("variables", [f"{name} from {source}" for name, source in manifest.endpoint.variables.items()]),
+        ("key", [_key(manifest), *search.diagnostics]),
+        ("APIs", families),
+        ("connecting", [f"at most {manifest.endpoint.timeout_ms / 1000:g} s"]),
+        ("limits", _limits(manifest)),
+        ("retries", _retries(manifest)),
+        ("can do", [", ".join(sorted(manifest.capabilities.declared))]),
+        ("cannot do", [", ".join(sorted(manifest.capabilities.absent))] if manifest.capabilities.absent else []),
+        ("models", [f"{len(catalog.models(manifest.id))} registered"]),
+        ("notes", list(manifest.notes)),
+    ]
+    for name, values in facts:
+        for number, value in enumerate(values):
+            out.line(f"  {name if number == 0 else '':<11} {value}")
+
+
+@manifests.command()
+@click.argument("names", nargs=-1, metavar="[PROVIDER_OR_FILE]...")
+@MANIFESTS
+@JSON
+def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -> int:
+    """Read manifests strictly and compile everything in them; without names, all there are.
+
+    Unknown keys are errors here. Each failure names file, line and path. Exit 1 if any failed.
+    """
+    results = []
+    for name in names:
+        if Path(name).is_dir():
+            results += [_validated(one, name) for one in given_tree(name).files("providers")]
+            results.append(_validated_models(name))
+        else:
+            results.append(_validated(name, manifests))
+    if not names:
+        results += [_validated(name, manifests) for name in Catalog.open(manifests).providers()]
+        results.append(_validated_models(manifests))
+    failed = [result for result in results if result["error"] is not None]
+    if as_document:
+        sys.stdout.write(as_json(results) + "\n")
+        return 1 if failed else 0
+    out = Printer(sys.stdout)
+    for result in results:
+        if result["error"] is None:
+            out.write("ok   ", "good")
+            out.write(f"{result['name']}: {result['checked']}\n")
+    sys.stdout.flush()
+    for result in failed:
+        sys.stderr.write(f"{result['error']}\n")
+    return 1 if failed else 0
+
+
+def _find(name: str, manifests: str | None, *, strict: bool = False) -> tuple[Catalog, Manifest]:
+    """A provider by id or alias, or the one of a file. What looks like a path is one."""
+    if not _is_path(name):
+        catalog = Catalog.open(manifests, strict=strict)
+        return catalog, catalog.provider(name)
+    catalog = Catalog.open(name, environ={}, strict=strict)
+    tree = catalog.trees[0]
+    if tree.single is None:
+        raise CallerError(f"{name} is a directory; name a manifest in it", kind="bad_argument")
+    head = tree.read_file(tree.single).data
+    ident = head.get("id") if isinstance(head, dict) else None
+    return catalog, catalog.provider(ident if isinstance(ident, str) else tree.single.stem)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
+
+
+def _validated(name: str, manifests: str | None) -> dict[str, Any]:
+    try:
+        _, manifest = _find(name, manifests, strict=True)
+        for family in manifest.families.values():
+            _compile(family)
+    except AiLibError as error:
+        return {"name": name, "error": one_line(error), "code": error.code, "kind": error.kind, "checked": ""}
+    count = len(manifest.families)
+    checked = f"{count} API{'' if count == 1 else 's'} compiled ({', '.join(manifest.families)})"
+    return {"name": name, "error": None, "code": None, "kind": None, "checked": checked}
+
+
+def _validated_models(manifests: str | None) -> dict[str, Any]:
+    try:
+        count = len(Catalog.open(manifests, strict=True).models())
+    except AiLibError as error:
+        return {"name": "models", "error": one_line(error), "code": error.code, "kind": error.kind, "checked": ""}
+    return {"name": "models", "error": None, "code": None, "kind": None, "checked": f"{count} read"}
+
+
+def _compile(family: Family) -> None:
+    from ..pipeline import compile_decoder
+    from ..wire.encode import compile_encoder
+
+    compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect)
+    compile_decoder(family.decode, family.where.at("decode"))
+
+
+def _key(manifest: Manifest) -> str:
+    from ..transport.credentials import search_for
+
+    auth = manifest.auth
+    if auth.type == "none":
+        return "needs none"
+    search = search_for(manifest)
+    place = f"parameter {auth.param_name}" if auth.type == "query" else f"header {auth.header}"
+    return f"from {search.describe(keyring=True)}; sent as {place}"
+
+
+def _limits(manifest: Manifest) -> list[str]:
+    import msgspec
+
+    headers = [name for name in msgspec.structs.astuple(manifest.rate_limits.headers) if name]
+    return [f"per {manifest.rate_limits.scope}" + (f", told by {', '.join(headers)}" if headers else "")]
+
+
+def _retries(manifest: Manifest) -> list[str]:
+    policy = manifest.retry
+    if policy is None:
+        return ["no advice"]
+    statuses = ", ".join(str(status) for status in policy.retry_on_http_status)
+    return [
+        f"advised: {policy.max_retries}, {policy.strategy}, {policy.min_delay_ms / 1000:g} to "
+        f"{policy.max_delay_ms / 1000:g} s, on {statuses}"
+    ]
