@@ -141,10 +141,8 @@ def decoder_of(root: Node) -> msgspec.json.Decoder[Any]:
     if root.find()._elem is not None:  # some rule reads a frame as a list: no struct can stand for it
         root.take()
     kind = root.build()
-    if kind is Any:
-        return msgspec.json.Decoder()
-    frame: Any = Union[kind, list[kind]]  # type: ignore[valid-type]  # noqa: UP007
-    return msgspec.json.Decoder(frame)
+    struct = root.find().struct
+    return msgspec.json.Decoder() if struct is None else msgspec.json.Decoder(_total(struct, kind))
 
 
 # ---- getters ----

@@ -1,0 +1,622 @@
+"""The facts that rules find in frames become standard events.
+
+One accumulator belongs to one call and knows no dialect: what differs between wires came in as facts. Imports
+`types`. The rules that must stay true: a call is opened once and its arguments come once; pieces of a block that is no
+call for the client never become one; usage is folded once, at the end; the end of the reply is said only on evidence.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..types.events import (
+    Citation,
+    FinalCandidate,
+    FinishReason,
+    MediaPart,
+    Metadata,
+    OpaqueBlock,
+    PartialContentDelta,
+    PartialToolCall,
+    RefusalDelta,
+    ServerToolCall,
+    StreamEnd,
+    StreamError,
+    StreamingEvent,
+    ThinkingDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+)
+from ..types.response import parse_arguments
+from ..types.usage import Usage
+
+__all__ = ["USAGE_FIELDS", "Accumulator", "Ending", "mend"]
+
+USAGE_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+Key = str | int
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What a dialect says about ends: evidence, finish reasons, and what the wire's usage numbers leave out."""
+
+    complete_when: frozenset[str] = frozenset()
+    finish_map: Mapping[str, FinishReason] = msgspec.field(default_factory=dict)
+    with_calls: Mapping[str, FinishReason] = msgspec.field(default_factory=dict)
+    input_excludes: tuple[str, ...] = ()
+    output_excludes: tuple[str, ...] = ()
+
+
+class _Block:
+    """A block that may still grow. `index` is its block index."""
+
+    __slots__ = (
+        "arguments_at", "call", "call_id", "data", "given_id", "held", "index", "item_id", "kind", "last", "name",
+        "native", "number", "parts", "pieces", "result", "started", "whole",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, index: int) -> None:
+        self.kind = kind  # text, thinking, refusal; call, server, opaque
+        self.index = index
+        self.held = ""  # the first half of a surrogate pair whose second half has not come
+        self.last: dict[str, Any] = {}  # attributes as they were last given
+        # calls and server blocks
+        self.given_id: str | None = None
+        self.call_id = ""
+        self.item_id: str | None = None
+        self.name = ""
+        self.number = 0
+        self.started = False
+        self.pieces: list[str] = []
+        self.parts = 0  # pieces of arguments seen
+        self.whole: Any = None
+        # server and opaque blocks
+        self.native: Any = None
+        self.result: Any = None
+        self.arguments_at: str | None = None
+
+
+class _Candidate:
+    __slots__ = ("blocks", "called", "calls", "current", "fresh", "index", "keyed", "open", "raw", "used")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.blocks = 0
+        self.calls = 0  # calls started
+        self.called = False
+        self.current: _Block | None = None  # what keyless text goes on with
+        self.keyed: dict[tuple[str, Key], _Block] = {}
+        self.open: dict[Key, _Block] = {}  # calls, server blocks and opaque blocks that have not ended
+        self.fresh = 0  # keys made here
+        self.raw: str | None = None
+        self.used = False
+
+
+class Accumulator:
+    """State of one reply. Rules call the methods named after facts; events gather in `out`."""
+
+    def __init__(self, ending: Ending) -> None:
+        self.out: list[StreamingEvent] = []
+        self.ending = ending
+        self.model: str | None = None
+        self.response_id: str | None = None
+        self.fault: StreamError | None = None
+        self.mark = False
+        self.sentinel = False
+        self.touched = False  # some fact of this frame was emitted
+        self.answered = False  # some fact other than Metadata was
+        self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
+        self.nameless_calls = 0
+        self._candidates: dict[int, _Candidate] = {0: _Candidate(0)}
+        self._cand = self._candidates[0]
+        self._usage: dict[str, int] = {}
+        self._usage_raw: Any = None
+        self._ids: set[str] = set()
+
+    # ---- candidates ----
+
+    def select(self, number: Any) -> int:
+        """Put a candidate in force for the facts that follow; gives the one that was. Not a number counts as 0."""
+        before = self._cand.index
+        index = number if number.__class__ is int and number >= 0 else 0
+        if index != before:
+            found = self._candidates.get(index)
+            if found is None:
+                found = self._candidates[index] = _Candidate(index)
+            self._cand = found
+        return before
+
+    def _fresh_block(self, kind: str) -> _Block:
+        cand = self._cand
+        block = _Block(kind, cand.blocks)
+        cand.blocks += 1
+        cand.used = True
+        self.answered = True
+        return block
+
+    # ---- text, thinking, refusal ----
+
+    def _writing(self, kind: str, key: Key | None, alone: bool) -> _Block:
+        """The block that a piece of text goes to."""
+        cand = self._cand
+        if key is not None:
+            block = cand.keyed.get((kind, key))
+            if block is None:
+                block = cand.keyed[kind, key] = self._fresh_block(kind)
+        elif not alone and cand.current is not None and cand.current.kind == kind:
+            return cand.current
+        else:
+            block = self._fresh_block(kind)
+        cand.current = None if alone else block
+        return block
+
+    def text(self, content: str, key: Key | None = None) -> None:
+        self.touched = True
+        cand = self._cand
+        block = cand.current
+        if key is not None or block is None or block.kind != "text":
+            block = self._writing("text", key, False)
+        if self.odd:
+            content = _join(block, content)
+        self.out.append(PartialContentDelta(content, block.index, cand.index))
+
+    def text_with(self, content: str | None, key: Key | None, alone: bool, signature: str | None, native: Any) -> None:
+        """Text with attributes, or attributes of text alone."""
+        self.touched = True
+        block = self._writing("text", key, alone)
+        if content:
+            if self.odd:
+                content = _join(block, content)
+            self.out.append(PartialContentDelta(content, block.index, self._cand.index))
+        self._attributes(block, "text", signature=signature, native=native)
+
+    def refusal(self, content: str, key: Key | None = None) -> None:
+        self.touched = True
+        block = self._writing("refusal", key, False)
+        if self.odd:
+            content = _join(block, content)
+        self.out.append(RefusalDelta(content, block.index, self._cand.index))
+
+    def thinking(
+        self,
+        content: str | None,
+        key: Key | None = None,
+        part: int | None = None,
+        alone: bool = False,
+        signature: str | None = None,
+        encrypted: str | None = None,
+        id: str | None = None,
+        native: Any = None,
+    ) -> None:
+        self.touched = True
+        block = self._writing("thinking", key, alone)
+        if content:
+            if self.odd:
+                content = _join(block, content)
+            self.out.append(ThinkingDelta(content, block.index, self._cand.index, part))
+        if signature is not None or encrypted is not None or id is not None or native is not None:
+            self._attributes(block, "thinking", signature=signature, encrypted=encrypted, id=id, native=native)
+
+    def _attributes(self, block: _Block, of: Any, **given: Any) -> None:
+        for kind, value in given.items():
+            if value is None or value == "" or (kind != "signature" and block.last.get(kind) == value):
+                continue
+            block.last[kind] = value
+            value = mend(value) if self.odd else value
+            self.out.append(OpaqueBlock(block.index, kind, value, self._cand.index, of))
+
+    # ---- calls ----
+
+    def call(
+        self,
+        key: Key | None,
+        call_id: str | None,
+        name: str | None,
+        arguments: Any,
+        whole: Any,
+        is_complete: bool,
+        signature: str | None,
+        item_id: str | None,
+        native: Any,
+    ) -> None:
+        """A call begins, goes on or comes whole. `arguments` is a piece (text) or the whole (an object)."""
+        cand = self._cand
+        if arguments is not None and arguments.__class__ is not str:
+            whole = arguments if whole is None else whole
+            arguments = None
+        if not (call_id or name or arguments or whole) and (key is None or key not in cand.open):
+            return
+        self.touched = True
+        if self.odd:
+            call_id, name, whole, native = mend(call_id), mend(name), mend(whole), mend(native)
+        if key is None:
+            cand.fresh += 1
+            key = f"\0{cand.fresh}"
+        block = cand.open.get(key)
+        if block is not None and block.kind == "call" and self._is_another(block, call_id, name):
+            self._end(key, block)
+            block = None
+        if block is None:
+            block = cand.open[key] = self._fresh_block("call")
+            cand.current = None
+        elif block.kind != "call":
+            if isinstance(arguments, str):
+                block.pieces.append(arguments)
+            return
+        if call_id and block.given_id is None:
+            block.given_id = call_id
+            self._ids.add(call_id)
+        block.item_id = block.item_id or item_id
+        if name and not block.name:
+            block.name = name
+        if block.name and not block.started:
+            self._start(block)
+        if arguments:
+            self._arguments(block, arguments)
+        if whole is not None and (whole or is_complete):  # `{}` at a start only holds the place
+            block.whole = whole
+        if signature is not None or native is not None:
+            self._attributes(block, "call", signature=signature, native=native)
+        if is_complete:
+            self._end(key, block)
+
+    @staticmethod
+    def _is_another(block: _Block, call_id: str | None, name: str | None) -> bool:
+        """Whether a piece at an open key begins another call: some providers repeat one index for every call."""
+        if not call_id or call_id == block.given_id:
+            return False
+        return block.given_id is not None or bool(name and block.name)
+
+    def _start(self, block: _Block) -> None:
+        cand = self._cand
+        block.started = True
+        block.call_id = block.given_id or self._made_id()
+        block.number = cand.calls
+        cand.calls += 1
+        cand.called = True
+        self.out.append(
+            ToolCallStarted(
+                block.call_id, block.name, block.number, block.index, cand.index, block.given_id, block.item_id
+            )
+        )
+        for piece in block.pieces:  # what came before the name
+            self.out.append(PartialToolCall(piece, block.number, block.call_id, block.index, cand.index))
+        block.pieces.clear()
+
+    def _made_id(self) -> str:
+        """An id for a call that the wire gave none: the same for the same reply, and not the same in the next one."""
+        stem = "call_" if self.response_id is None else f"call_{zlib.crc32(self.response_id.encode()):08x}_"
+        number = 0
+        while f"{stem}{number}" in self._ids:
+            number += 1
+        self._ids.add(f"{stem}{number}")
+        return f"{stem}{number}"
+
+    def _arguments(self, block: _Block, text: str) -> None:
+        block.parts += 1
+        if self.odd:
+            text = _join(block, text)
+        if block.started:
+            self.out.append(PartialToolCall(text, block.number, block.call_id, block.index, self._cand.index))
+        else:
+            block.pieces.append(text)
+
+    def ended(self, key: Key | None) -> None:
+        """A block of the wire ended. Says something only where it was a call, a server block or an opaque one."""
+        block = None if key is None else self._cand.open.get(key)
+        if key is not None and block is not None:
+            self.touched = True
+            self._end(key, block)
+
+    def _end(self, key: Key, block: _Block) -> None:
+        cand = self._cand
+        del cand.open[key]
+        if block.kind == "server":
+            self._end_server(block)
+        elif block.kind == "opaque":
+            self._end_opaque(block)
+        elif not block.started:
+            self.nameless_calls += 1
+        else:
+            if not block.parts and block.whole is not None:
+                whole = block.whole
+                text = whole if isinstance(whole, str) else msgspec.json.encode(whole).decode()
+                self._arguments(block, text)
+            self.out.append(ToolCallEnded(block.call_id, block.number, block.index, cand.index))
+
+    # ---- blocks of the provider's own ----
+
+    def server(
+        self,
+        key: Key | None,
+        id: str | None,
+        name: str | None,
+        whole: Any,
+        result: Any,
+        native: Any,
+        arguments_at: str | None,
+        is_complete: bool,
+    ) -> None:
+        """A block that the provider runs itself opens, or is told whole."""
+        if not (id or name or native):
+            return
+        key, block = self._reserved("server", key)
+        block.given_id = block.given_id or id
+        block.name = block.name or name or ""
+        if whole is not None and (whole or is_complete):
+            block.whole = whole
+        block.result = result if result is not None else block.result
+        block.native = native if native is not None else block.native
+        block.arguments_at = arguments_at or block.arguments_at
+        if is_complete:
+            self._end(key, block)
+
+    def _reserved(self, kind: str, key: Key | None) -> tuple[Key, _Block]:
+        cand = self._cand
+        self.touched = True
+        if key is None:
+            cand.fresh += 1
+            key = f"\0{cand.fresh}"
+        block = cand.open.get(key)
+        if block is None or block.kind != kind:
+            if block is not None:
+                self._end(key, block)
+            block = cand.open[key] = self._fresh_block(kind)
+            cand.current = None
+        return key, block
+
+    def _end_server(self, block: _Block) -> None:
+        text = "".join(block.pieces)
+        arguments = parse_arguments(text) if text else block.whole
+        if arguments.__class__ is str:
+            arguments = parse_arguments(arguments)
+        native = block.native
+        if text and block.arguments_at and isinstance(native, dict):
+            native = {**native, block.arguments_at: arguments}
+        event = ServerToolCall(
+            block.given_id or self._made_id(),
+            block.name,
+            arguments,
+            block.result,
+            block.index,
+            self._cand.index,
+            native,
+        )
+        if self.odd:
+            event = msgspec.structs.replace(
+                event, id=mend(event.id), name=mend(event.name), arguments=mend(arguments), result=mend(block.result),
+                native=mend(native),
+            )  # fmt: skip
+        self.out.append(event)
+
+    def opaque(
+        self, key: Key | None, kind: str | None, data: Any, piece: str | None, piece_at: str | None, is_complete: bool
+    ) -> None:
+        """A whole block of the wire that has no standard meaning, at once or in pieces."""
+        if data is None and not piece:
+            return
+        if data is None and (key is None or key not in self._cand.open):
+            return
+        key, block = self._reserved("opaque", key)
+        block.name = block.name or kind or ""
+        block.native = data if data is not None else block.native
+        block.arguments_at = piece_at or block.arguments_at
+        if piece:
+            block.pieces.append(piece)
+        if is_complete:
+            self._end(key, block)
+
+    def _end_opaque(self, block: _Block) -> None:
+        data = block.native
+        if block.pieces and block.arguments_at and isinstance(data, dict):
+            before = data.get(block.arguments_at)
+            data = {**data, block.arguments_at: (before if isinstance(before, str) else "") + "".join(block.pieces)}
+        self.out.append(OpaqueBlock(block.index, block.name, mend(data) if self.odd else data, self._cand.index))
+
+    def citation(self, data: Any, key: Key | None) -> None:
+        if data is None:
+            return
+        self.touched = self.answered = True
+        cand = self._cand
+        cand.used = True
+        block = cand.keyed.get(("text", key)) if key is not None else cand.current
+        index = block.index if block is not None else max(cand.blocks - 1, 0)
+        self.out.append(Citation(mend(data) if self.odd else data, index, cand.index))
+
+    def media(self, mime_type: str | None, data: str | None, url: str | None, signature: str | None) -> None:
+        """An image, sound or file. A data URL is taken apart."""
+        if url is not None and data is None and url.startswith("data:") and ";base64," in url:
+            head, _, data = url.partition(";base64,")
+            mime_type, url = mime_type or head[5:], None
+        if not data and not url:
+            return
+        self.touched = True
+        block = self._fresh_block("media")
+        self._cand.current = None
+        kind = mime_type or "application/octet-stream"
+        if self.odd:
+            kind, data, url = mend(kind), mend(data), mend(url)
+        self.out.append(MediaPart(kind, data, url, block.index, self._cand.index))
+        self._attributes(block, "media", signature=signature)
+
+    # ---- about the reply ----
+
+    def usage(self, counts: list[tuple[str, Any]], raw: Any) -> None:
+        for field, value in counts:
+            if value.__class__ is float and value.is_integer():
+                value = int(value)
+            if value.__class__ is int:
+                self._usage[field] = value
+                self.touched = self.answered = True
+        if raw is not None:
+            self._usage_raw = mend(raw) if self.odd else raw
+
+    def metadata(self, model: str | None, response_id: str | None) -> None:
+        if self.model is None and model:
+            self.model = mend(model) if self.odd else model
+            self.touched = True
+        if self.response_id is None and response_id:
+            self.response_id = mend(response_id) if self.odd else response_id
+            self.touched = True
+
+    def finish(self, reason: Any) -> None:
+        if reason.__class__ is int:
+            reason = str(reason)
+        if reason.__class__ is str and reason:
+            self._cand.raw = mend(reason) if self.odd else reason
+            self._cand.used = self.touched = self.answered = True
+
+    def complete(self) -> None:
+        self.mark = self.touched = self.answered = True
+
+    def error(self, code: Any, type: Any, message: Any, status: Any, error: Any) -> None:
+        """The provider's own error. The first one counts."""
+        self.touched = True
+        if self.fault is None:
+            self.fault = provider_error(code, type, message, status, error, None)
+
+    # ---- the end ----
+
+    def folded_usage(self) -> Usage | None:
+        """Usage so far, with what the wire's numbers leave out added in; None where nothing was reported."""
+        found = self._usage
+        if not found and self._usage_raw is None:
+            return None
+        ending = self.ending
+        total_in = _plus(found, "input_tokens", ending.input_excludes)
+        total_out = _plus(found, "output_tokens", ending.output_excludes)
+        total = found.get("total_tokens")
+        if total is None and total_in is not None and total_out is not None:
+            total = total_in + total_out
+        return Usage(
+            input_tokens=total_in,
+            output_tokens=total_out,
+            total_tokens=total,
+            cached_tokens=found.get("cached_tokens"),
+            cache_write_tokens=found.get("cache_write_tokens"),
+            reasoning_tokens=found.get("reasoning_tokens"),
+            raw=self._usage_raw,
+        )
+
+    def is_complete(self) -> bool:
+        """Whether what has been read proves that the content is complete."""
+        ways = self.ending.complete_when
+        if ("mark" in ways and self.mark) or ("sentinel" in ways and self.sentinel):
+            return True
+        if "finish" not in ways:
+            return False
+        used = [cand for cand in self._candidates.values() if cand.used]
+        return bool(used) and all(cand.raw for cand in used)
+
+    def close(self) -> None:
+        """The reply is complete: what is open ends, then what is known about the reply, then its end."""
+        for cand in self._candidates.values():
+            self._cand = cand
+            for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
+                self._flush(block)
+            for key, block in list(cand.open.items()):
+                self._flush(block)
+                self._end(key, block)
+        self._tell(finished=True)
+        first = min((cand for cand in self._candidates.values() if cand.used), key=_index, default=self._candidates[0])
+        self.out.append(StreamEnd(self._reason(first), first.raw))
+
+    def fail(self, fault: StreamError) -> None:
+        """The reply is not complete: what is known about it, then the fault. Open calls stay open."""
+        self._tell(finished=False, reasons=fault.kind == "provider")
+        self.out.append(fault)
+
+    def _flush(self, block: _Block) -> None:
+        """Half of a surrogate pair that nothing came to complete."""
+        if not block.held:
+            return
+        block.held = ""
+        place = (block.index, self._cand.index)
+        if block.kind == "text":
+            self.out.append(PartialContentDelta("\ufffd", *place))
+        elif block.kind == "thinking":
+            self.out.append(ThinkingDelta("\ufffd", *place))
+        elif block.kind == "refusal":
+            self.out.append(RefusalDelta("\ufffd", *place))
+        elif block.kind == "call" and block.started:
+            self.out.append(PartialToolCall("\ufffd", block.number, block.call_id, *place))
+
+    def _tell(self, finished: bool, reasons: bool = True) -> None:
+        usage = self.folded_usage()
+        if usage is not None or self.model is not None or self.response_id is not None:
+            self.out.append(Metadata(usage, self.model, self.response_id))
+        for cand in sorted(self._candidates.values(), key=_index):
+            if reasons and (cand.raw is not None or (finished and cand.used)):
+                self.out.append(FinalCandidate(cand.index, self._reason(cand), cand.raw))
+
+    def _reason(self, cand: _Candidate) -> FinishReason:
+        ending = self.ending
+        reason: FinishReason = "other" if cand.raw is None else ending.finish_map.get(cand.raw, "other")
+        if cand.called:
+            return ending.with_calls.get("absent" if cand.raw is None else reason, reason)
+        return reason
+
+
+def _index(cand: _Candidate) -> int:
+    return cand.index
+
+
+def _plus(found: dict[str, int], field: str, excluded: tuple[str, ...]) -> int | None:
+    if field not in found:
+        return None
+    return found[field] + sum(found.get(other, 0) for other in excluded)
+
+
+def provider_error(code: Any, type: Any, message: Any, status: Any, error: Any, fallback: int | None) -> StreamError:
+    """A provider's error as the standard event. Codes become text; a status counts only as a number."""
+    return StreamError(
+        "provider",
+        message=_as_text(message) or "",
+        code=_as_text(code),
+        type=_as_text(type),
+        status=fallback if fallback is not None else status if status.__class__ is int else None,
+        error=mend(error),
+    )
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return mend(value)  # type: ignore[no-any-return]
+    return msgspec.json.encode(mend(value)).decode()
+
+
+def _join(block: _Block, text: str) -> str:
+    """A piece of text with the halves of surrogate pairs put together; a first half waits for the next piece."""
+    text = block.held + text
+    block.held = ""
+    if text and "\ud800" <= text[-1] <= "\udbff":
+        block.held, text = text[-1], text[:-1]
+    return mend(text)  # type: ignore[no-any-return]
+
+
+def mend(value: Any) -> Any:
+    """A JSON value whose texts can be encoded: lone halves of surrogate pairs become U+FFFD."""
+    if value.__class__ is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value
+    if value.__class__ is list:
+        return [mend(item) for item in value]
+    if value.__class__ is dict:
+        return {mend(key): mend(item) for key, item in value.items()}
+    return value

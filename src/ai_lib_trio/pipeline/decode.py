@@ -1,0 +1,307 @@
+"""Bytes of one body become frames, whatever way they are cut.
+
+Each framing takes bytes as they come (`feed`) and gives the frames that are complete, once; `finish` gives what the
+end of the bytes completes. A frame is `(event name or None, payload bytes)`. Imports nothing of ours. Two rules must
+stay true: any cut of the bytes gives the same frames, and every byte is looked at once (a frame that arrives in many
+pieces is joined once, at its end).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+__all__ = ["BOM", "FRAMINGS", "Body", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
+
+Frame = tuple[str | None, bytes]
+BOM = b"\xef\xbb\xbf"
+
+
+class Framing(Protocol):
+    """`fault` is None, or the kind of failure that ended the framing: frames given before it count, none follow.
+
+    `cut` says, after `finish`, that the bytes cannot end here. A frame that `finish` gives may lack its terminator.
+    """
+
+    fault: str | None
+    cut: bool
+
+    def feed(self, data: bytes) -> list[Frame]: ...
+
+    def finish(self) -> list[Frame]: ...
+
+
+class _Lines:
+    """Lines across cuts: what SSE and JSON lines share."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.fault: str | None = None
+        self.cut = False
+        self._max = max_frame_bytes
+        self._size = 0  # bytes of the frame so far, complete lines
+        self._pieces: list[bytes] = []  # of the line that has no end yet
+        self._pending = 0
+        self._first = True
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._pending += len(piece)
+        if self._size + self._pending > self._max:
+            self.fault = "oversize"
+            self._pieces.clear()
+
+    def _take(self, line: bytes) -> bytes:
+        """A complete line, with the pieces that came before."""
+        if self._pieces:
+            self._pieces.append(line)
+            line = b"".join(self._pieces)
+            self._pieces.clear()
+            self._pending = 0
+        if self._size + len(line) > self._max:
+            self.fault = "oversize"
+        if self._first:
+            self._first = False
+            if line.startswith(BOM):
+                line = line[3:]
+        return line
+
+
+class Sse(_Lines):
+    """Server-sent events (WHATWG HTML, 9.2.6; read 2026-11-22), except that an event cut off at the end counts.
+
+    Lines end in CR, LF or CRLF; `data` lines are joined by LF; comments, `id`, `retry` and unknown fields are passed
+    over; an event without data is none. `max_frame_bytes` bounds the lines of one event.
+    """
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        super().__init__(max_frame_bytes)
+        self._data: list[bytes] = []
+        self._event: str | None = None
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        if not data or self.fault:
+            return frames
+        if self._after_cr and data[0] == 10:  # the LF of a CRLF that was cut in two
+            data = data[1:]
+        if data:
+            self._after_cr = data[-1] == 13
+            rest: bytes | None = None
+            lines = data.splitlines()  # on bytes: CR, LF and CRLF only
+            if data[-1] != 10 and data[-1] != 13:
+                rest = lines.pop()
+            for line in lines:
+                if not self._line(line, frames):
+                    return frames
+            if rest is not None:
+                self._keep(rest)
+        else:
+            self._after_cr = False
+        return frames
+
+    def _line(self, line: bytes, frames: list[Frame]) -> bool:
+        if self._pieces or self._first:
+            line = self._take(line)
+        if self.fault or self._size + len(line) > self._max:
+            self.fault = "oversize"
+            return False
+        if not line:
+            if self._data:
+                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                if data:
+                    frames.append((self._event, data))
+                self._data = []
+            self._event = None
+            self._size = 0
+            return True
+        if line.startswith(b"data:"):
+            self._size += len(line)
+            self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            return True
+        field, _, value = line.partition(b":")
+        if field == b"event":
+            self._event = value.removeprefix(b" ").decode("utf-8", "replace") or None
+        elif field == b"data":  # the field without a colon: an empty line of data
+            self._size += len(line)
+            self._data.append(b"")
+        return True
+
+    def finish(self) -> list[Frame]:
+        frames: list[Frame] = []
+        if self.fault:
+            return frames
+        if self._pieces and not self._line(b"", frames):
+            return frames
+        if self._data:
+            self._line(b"", frames)
+        return frames
+
+
+class JsonLines(_Lines):
+    """One JSON text a line (NDJSON). Empty lines are passed over; the last line needs no end."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        if self.fault or not data:
+            return frames
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if not self._line(line, frames):
+                return frames
+        if rest:
+            self._keep(rest)
+        return frames
+
+    def _line(self, line: bytes, frames: list[Frame]) -> bool:
+        line = self._take(line)
+        if self.fault:
+            return False
+        if line and not line.isspace():
+            frames.append((None, line))
+        return True
+
+    def finish(self) -> list[Frame]:
+        frames: list[Frame] = []
+        if self._pieces and not self.fault:
+            self._line(b"", frames)
+        return frames
+
+
+_OUTSIDE = re.compile(rb'["{}\[\],]')
+_INSIDE = re.compile(rb'["\\]')
+_BLANK = b" \t\r\n"
+
+
+class JsonArray:
+    """The elements of one JSON array, or JSON texts one after the other, as they complete.
+
+    Structure is followed by brackets and strings alone; whether an element is JSON is for its reader to say.
+    """
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.fault: str | None = None
+        self.cut = False
+        self._max = max_frame_bytes
+        self._pieces: list[bytes] = []
+        self._pending = 0
+        self._depth = 0
+        self._level: int | None = None  # the depth that elements stand at: 1 in an array, else 0
+        self._in_string = False
+        self._escaped = False
+        self._head = b""  # what came before the first thing that is not blank
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        if self.fault or not data:
+            return frames
+        at = 0
+        if self._level is None:
+            data = (self._head + data).removeprefix(BOM).lstrip(_BLANK)
+            if not data or BOM.startswith(data):
+                self._head = data
+                return frames
+            self._level = 1 if data[0] == 91 else 0
+            at = self._depth = self._level
+        self._scan(data, at, frames)
+        return frames
+
+    def _scan(self, data: bytes, at: int, frames: list[Frame]) -> None:
+        start, end = at, len(data)
+        while at < end:
+            if self._in_string:
+                if self._escaped:
+                    self._escaped = False
+                    at += 1
+                    continue
+                found = _INSIDE.search(data, at)
+                if found is None:
+                    break
+                at = found.end()
+                if found.group() == b"\\":
+                    self._escaped = True
+                else:
+                    self._in_string = False
+                continue
+            found = _OUTSIDE.search(data, at)
+            if found is None:
+                break
+            at = found.end()
+            mark = found.group()
+            if mark == b'"':
+                self._in_string = True
+            elif mark in b"{[":
+                self._depth += 1
+            elif mark in b"}]":
+                self._depth -= 1
+                if self._depth == 0 and self._level == 0:
+                    self._end(data[start:at], frames)
+                    start = at
+                elif self._depth == 0:  # the array's own bracket
+                    self._end(data[start : at - 1], frames)
+                    start, self._level = at, 0
+            elif self._depth == self._level:
+                self._end(data[start : at - 1], frames)
+                start = at
+            if self.fault:
+                return
+        self._keep(data[start:])
+
+    def _keep(self, piece: bytes) -> None:
+        if not self._pieces:
+            piece = piece.lstrip(_BLANK)
+        if piece:
+            self._pieces.append(piece)
+            self._pending += len(piece)
+            if self._pending > self._max:
+                self.fault = "oversize"
+
+    def _end(self, piece: bytes, frames: list[Frame]) -> None:
+        self._keep(piece)
+        if not self.fault and self._pieces:
+            frames.append((None, b"".join(self._pieces).rstrip(_BLANK)))
+        self._pieces = []
+        self._pending = 0
+
+    def finish(self) -> list[Frame]:
+        frames: list[Frame] = []
+        if self.fault:
+            return frames
+        self.cut = self._depth > 0 or self._in_string
+        self._end(b"", frames)
+        return frames
+
+
+class Body:
+    """The whole body as one frame."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.fault: str | None = None
+        self.cut = False
+        self._max = max_frame_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        if not self.fault:
+            self._pieces.append(data)
+            self._size += len(data)
+            if self._size > self._max:
+                self.fault = "oversize"
+                self._pieces.clear()
+        return []
+
+    def finish(self) -> list[Frame]:
+        data = b"".join(self._pieces).removeprefix(BOM)
+        self._pieces.clear()
+        if self.fault or not data.strip(_BLANK):
+            return []
+        return [(None, data)]
+
+
+FRAMINGS: dict[str, type[Sse] | type[JsonLines] | type[JsonArray]] = {
+    "sse": Sse,
+    "ndjson": JsonLines,
+    "json_array": JsonArray,
+}
