@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import trio
 
-from ..errors import MAX_RAW_BYTES, AiLibError, CallerError, TransportError
+from ..errors import MAX_RAW_BYTES, AiLibError, TransportError
 from ..pipeline import Pipeline
 from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
@@ -297,7 +297,8 @@ class Exchange:
 
     def _classified(self, said: StreamError, body: bytes) -> AiLibError:
         manifest = self._target.manifest
-        error = classify(
+        secret = self._target.secret
+        return classify(
             said,
             status=self._progress.status,
             headers=self._progress.headers,
@@ -306,6 +307,5 @@ class Exchange:
             rate_limits=manifest.rate_limits,
             body=body,
             now_wall=self._wall_time(),
+            secrets=() if secret is None else (secret.reveal(),),
         )
-        assert not isinstance(error, CallerError)
-        return error
