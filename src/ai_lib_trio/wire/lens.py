@@ -168,7 +168,8 @@ class LensReader(Reader):
         return _COVERS.get(key) if shape in ("message", "block") else None
 
     def describe(self, block: Any) -> str:
-        return f"a {block['type']} block in {block['place']}"
+        article = "an" if block["type"][0] in "aeio" else "a"
+        return f"{article} {block['type']} block in {block['place']}"
 
     def misfit(self, block: Any) -> str:
         return _no_place(block, self.dialect)
