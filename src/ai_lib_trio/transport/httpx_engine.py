@@ -35,6 +35,23 @@ ABORT_S = (
 )
 
 
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    """The context of all engines that were given none. Reading the certificate store takes 20 ms and more, so once.
+
+    Honours SSL_CERT_FILE and SSL_CERT_DIR as they are at the first use.
+    """
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=True)
+
+
+@functools.cache
+def _no_tls() -> ssl.SSLContext:
+    """For plain http, where httpx wants a context all the same: it trusts nobody, and costs nothing to make."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class _Lease:
     """One transport with at most one connection, and what is needed to cut that connection off."""
 
@@ -75,12 +92,11 @@ class HttpxEngine:
         """Connections that are leased or kept for reuse."""
         return len(self._idle) + len(self._busy)
 
-    def _new_transport(self) -> httpx.AsyncHTTPTransport:
+    def _new_transport(self, *, is_tls: bool) -> httpx.AsyncHTTPTransport:
         import httpx
 
         if self._ssl_context is None:
-            # Once per engine: reading the certificate store takes 10 ms and more. Honours SSL_CERT_FILE and _DIR.
-            self._ssl_context = httpx.create_ssl_context(trust_env=True)
+            self._ssl_context = _default_tls() if is_tls else _no_tls()
         return httpx.AsyncHTTPTransport(
             verify=self._ssl_context,
             trust_env=False,
@@ -90,7 +106,7 @@ class HttpxEngine:
             proxy=self._proxy,
         )
 
-    async def _lease(self) -> _Lease:
+    async def _lease(self, *, is_tls: bool) -> _Lease:
         now = time.monotonic()
         stale = [lease for lease in self._idle if now - lease.idle_since > KEEPALIVE_S]
         if stale:
@@ -98,7 +114,7 @@ class HttpxEngine:
             for lease in stale:
                 await lease.discard()
         # The most recently used first: the least likely to have been closed by the server meanwhile.
-        lease = self._idle.pop() if self._idle else _Lease(self._new_transport())
+        lease = self._idle.pop() if self._idle else _Lease(self._new_transport(is_tls=is_tls))
         self._busy.add(lease)
         return lease
 
@@ -106,7 +122,7 @@ class HttpxEngine:
         """See `base.Engine`."""
         if self._is_closed:
             raise TransportError("the engine is closed", kind="connect")
-        lease = await self._lease()
+        lease = await self._lease(is_tls=request.url.startswith("https:"))
         is_clean = False
         try:
             await _pull(request, sink, lease)
