@@ -172,19 +172,14 @@ class _Play:
         entries = {entry.provider: entry for entry in self.sim.entries[first:]}
         seen = [self._seen(player, *replies[player.provider], entries[player.provider]) for player in self.players]
         self.stage.table(
-            ("model", "dialect", "request", "reply", "tokens"),
+            ("model", "dialect", "path", "tokens"),
             [
-                (
-                    row["model"],
-                    row["dialect"],
-                    f"{row['method']} {row['path']}",
-                    row["content"],
-                    f"{row['input_tokens']}+{row['output_tokens']}",
-                )
+                (row["model"], row["dialect"], row["path"], f"{row['input_tokens']} + {row['output_tokens']}")
                 for row in seen
             ],
             right=("tokens",),
         )
+        self.stage.line(f"each says: {seen[0]['content']}")
         self._claim(
             f"one program, {len(seen)} wire formats, the same reply and the same usage from each",
             len({row["dialect"] for row in seen}) == len(self.players)
@@ -303,7 +298,7 @@ class _Play:
                 else:
                     continue
                 if name != last:
-                    stage.line()
+                    stage.start_line()
                     stage.piece(f"{name}: ", style)
                     last = name
                 stage.piece(text, style)

@@ -5,7 +5,9 @@ Imports rich on first use. The rule that must stay true: a stage shows what it i
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from .screen import Printer, console_for, print_table
 
 __all__ = ["Gauge", "Stage"]
+
+REDRAW_S = 0.05  # twenty pictures a second look like movement; drawing each change would be most of the work
 
 
 class Gauge:
@@ -28,9 +32,14 @@ class _Bar(Gauge):
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress = progress
         self._task = task
+        self._drawn_at = -math.inf
 
     def show(self, done: int, said: str) -> None:
-        self._progress.update(self._task, completed=done, said=said, refresh=True)
+        now = time.monotonic()
+        is_due = now - self._drawn_at >= REDRAW_S
+        self._progress.update(self._task, completed=done, said=said, refresh=is_due)
+        if is_due:
+            self._drawn_at = now
 
 
 class Stage:
@@ -71,6 +80,11 @@ class Stage:
     def line(self, text: str = "", style: str = "text") -> None:
         if not self._quiet:
             self._out.line(text, style)
+
+    def start_line(self) -> None:
+        """Go to the start of a line, where we are not there."""
+        if not self._quiet:
+            self._out.end_line()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
         if self._quiet:
