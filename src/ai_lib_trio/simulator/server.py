@@ -8,6 +8,7 @@ what was raised inside the block leaves it as itself.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -230,7 +231,9 @@ class Simulator:
                 link.prepare_reset()
             # The journal first: whoever waits for this end may look at it the moment the socket is gone.
             self.journal.disconnected(connection, end or link.gone or "simulator_closed")
-            await trio.aclose_forcefully(stream)
+            # Shielded, and done at once: cancelled here, what went wrong above would be replaced by the cancellation.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """Serve one connection that a listener accepted."""
@@ -627,12 +630,21 @@ class open_simulator:  # used as a function is: `async with open_simulator() as 
             self._simulator.host = self._host
             self._simulator.port = listeners[0].socket.getsockname()[1]
         self._nursery = await self._nursery_manager.__aenter__()
-        if listeners:
-            self._nursery.start_soon(self._listen, listeners)
+        for listener in listeners:
+            self._nursery.start_soon(self._accept, listener, self._nursery)
         return self._simulator
 
-    async def _listen(self, listeners: list[trio.SocketListener]) -> None:
-        await trio.serve_listeners(self._simulator.serve_socket, listeners, handler_nursery=self._nursery)
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                        raise
+                    await trio.sleep(0.1)  # out of descriptors: clients wait in the backlog until some are free
+                else:
+                    nursery.start_soon(self._simulator.serve_socket, stream)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
