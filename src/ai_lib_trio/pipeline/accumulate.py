@@ -88,7 +88,7 @@ class _Block:
 
 
 class _Candidate:
-    __slots__ = ("blocks", "called", "calls", "current", "fresh", "index", "keyed", "open", "raw", "used")
+    __slots__ = ("blocks", "called", "calls", "current", "fresh", "index", "keyed", "open", "raw", "text", "used")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -96,6 +96,7 @@ class _Candidate:
         self.calls = 0  # calls started
         self.called = False
         self.current: _Block | None = None  # what keyless text goes on with
+        self.text: _Block | None = None  # the last one, for citations that do not say which
         self.keyed: dict[tuple[str, Key], _Block] = {}
         self.open: dict[Key, _Block] = {}  # calls, server blocks and opaque blocks that have not ended
         self.fresh = 0  # keys made here
@@ -159,6 +160,8 @@ class Accumulator:
         else:
             block = self._fresh_block(kind)
         cand.current = None if alone else block
+        if kind == "text":
+            cand.text = block
         return block
 
     def text(self, content: str, key: Key | None = None) -> None:
@@ -430,8 +433,8 @@ class Accumulator:
         self.touched = self.answered = True
         cand = self._cand
         cand.used = True
-        block = cand.keyed.get(("text", key)) if key is not None else cand.current
-        index = block.index if block is not None else max(cand.blocks - 1, 0)
+        block = cand.text if key is None else self._writing("text", key, False)  # it may come before its text
+        index = 0 if block is None else block.index
         self.out.append(Citation(mend(data) if self.odd else data, index, cand.index))
 
     def media(self, mime_type: str | None, data: str | None, url: str | None, signature: str | None) -> None:
@@ -573,9 +576,9 @@ def _index(cand: _Candidate) -> int:
 
 
 def _plus(found: dict[str, int], field: str, excluded: tuple[str, ...]) -> int | None:
-    if field not in found:
-        return None
-    return found[field] + sum(found.get(other, 0) for other in excluded)
+    # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
+    known = [found[name] for name in (field, *excluded) if name in found]
+    return sum(known) if known else None
 
 
 def provider_error(code: Any, type: Any, message: Any, status: Any, error: Any, fallback: int | None) -> StreamError:

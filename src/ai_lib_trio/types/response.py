@@ -289,9 +289,7 @@ class Fold:
             candidate.open(event.block_index, "server").value = event
         elif isinstance(event, Citation):
             candidate.citations.append(event)
-            cited = candidate.blocks.get((event.block_index, "text"))
-            if cited is not None:
-                cited.citations.append(event.data)
+            candidate.open(event.block_index, "text").citations.append(event.data)
         elif isinstance(event, MediaPart):
             candidate.open(event.block_index, "media").value = _media_block(event)
         elif isinstance(event, OpaqueBlock):
