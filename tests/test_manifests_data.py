@@ -35,11 +35,11 @@ BEHAVIOUR = (  # sections that change what a call does: each needs a source
     "services",
 )
 EVIDENCE = {"documentation", "recorded", "library", "specification"}
-CAPABILITIES = set(
-    ["text", "streaming", "vision", "audio", "video", "image_generation", "tts", "stt", "tools", "parallel_tools"]
-    + ["agentic", "reasoning", "embeddings", "structured_output", "batch", "mcp_client", "mcp_server", "computer_use"]
-    + ["rerank", "realtime"]
-)
+CAPABILITIES = {
+    *("text", "streaming", "vision", "audio", "video", "image_generation", "tts", "stt", "tools", "parallel_tools"),
+    *("agentic", "reasoning", "embeddings", "structured_output", "batch", "mcp_client", "mcp_server", "computer_use"),
+    *("rerank", "realtime"),
+}
 MODALITIES = {"text", "image", "audio", "video", "pdf", "embedding"}
 PRICES = {"input_per_1m", "output_per_1m", "cached_input_per_1m", "cache_write_per_1m"}
 FAMOUS = ["openai", "anthropic", "gemini", "deepseek", "groq", "mistral", "openrouter", "xai", "together", "ollama"]
