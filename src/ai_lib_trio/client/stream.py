@@ -15,7 +15,7 @@ import trio
 
 from ..actors.stream import ChannelOutlet
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
-from ..service import Call, Service
+from ..service import Batch, Call, Service
 from ..types.events import StreamingEvent
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
@@ -87,10 +87,10 @@ class ChatStream:
         self._service = service
         self._prepare = prepare
         self._drive: Drive | None = None
-        self._batch: list[StreamingEvent] = []
+        self._batch: Batch = ()
         self._next = 0
         self._fold = Fold()
-        self._unfolded: list[list[StreamingEvent]] = []
+        self._unfolded: list[Batch] = []
         self._is_entered = False
         self._is_left = False
         self._error: AiLibError | None = None
@@ -180,7 +180,7 @@ class ChatStream:
                 await self._leave()
             raise
         self._is_left = True
-        self._batch, self._next = [], 0
+        self._batch, self._next = (), 0
         if drive.error is not None:
             self._error = drive.error
             raise drive.error

@@ -14,6 +14,8 @@ import functools
 import socket
 import ssl
 import time
+import types
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -181,15 +183,44 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
 
 
 async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
+    """Push a body as it comes: one call of the sink for all that one read brought, whatever chunks it came in."""
     iterator = stream.__aiter__()
+    fault: BaseException | None = None
     try:
-        while True:
-            try:
-                chunk = await iterator.__anext__()
-            except StopAsyncIteration:
-                return
-            if not sink.data(chunk):
+        with trio.CancelScope() as scope:
+            pieces: list[bytes] = []
+            has_more = True
+            while has_more:
+                # Step the iterator by hand: a step that ends without waiting was served from what is read already.
+                step = iterator.__anext__().__await__()
+                try:
+                    trap = next(step)
+                except StopIteration as ready:
+                    pieces.append(ready.value)
+                    continue
+                except StopAsyncIteration:
+                    break
+                has_room = True
+                if pieces:
+                    try:
+                        has_room = sink.data(_joined(pieces))
+                    except BaseException as exc:
+                        # The step that has begun holds the scheduler's trap: it must go on, into this cancellation.
+                        fault = exc
+                        scope.cancel()
+                pieces = []
+                try:
+                    pieces.append(await _finish(step, trap))
+                except StopAsyncIteration:
+                    has_more = False
+                if fault is not None:
+                    raise fault
+                if not has_room:
+                    await sink.wait_room()
+            if pieces and not sink.data(_joined(pieces)):
                 await sink.wait_room()
+        if fault is not None:
+            raise fault
     except BaseException:
         # Left in the middle: httpx's generators are suspended below us. With the socket cut, their next step raises
         # and they unwind by themselves; dropped as they are, the collector would find them and warn.
@@ -198,6 +229,28 @@ async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
         with trio.move_on_after(ABORT_S, shield=True):
             await _unwind(iterator)
         raise
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@types.coroutine
+def _finish(step: Any, trap: Any) -> Generator[Any, Any, Any]:
+    """Go on awaiting a step that was begun by hand and gave `trap` to the scheduler."""
+    while True:
+        try:
+            value = yield trap
+        except BaseException as exc:
+            try:
+                trap = step.throw(exc)
+            except StopIteration as done:
+                return done.value
+        else:
+            try:
+                trap = step.send(value)
+            except StopIteration as done:
+                return done.value
 
 
 async def _unwind(iterator: Any) -> None:
