@@ -62,7 +62,7 @@ class Encoder:
         path: Callable[[Scope], Any],
         query: Callable[[Scope], Any],
         headers: Callable[[Scope], Any],
-        body: Callable[[Scope], Any],
+        body: Callable[[Scope], Any] | None,
         parameters: tuple[tuple[str, tuple[str, ...]], ...],
         defaults: Mapping[str, Any],
         ranges: tuple[_Range, ...],
@@ -75,7 +75,8 @@ class Encoder:
         self._path = path
         self._query = query
         self._headers = headers
-        self._body = body
+        self._body = body or (lambda scope: None)
+        self._has_body = body is not None
         self._parameters = parameters
         self._defaults = defaults
         self._ranges = ranges
@@ -101,13 +102,18 @@ class Encoder:
                 warnings.append(warning)
         scope: Scope = {"": root}
         body = self._body(scope)
+        if body is None and self._has_body:
+            body = {}
         self._lens.check_rendered(root)
         for name, keys in self._parameters:
             value = root.get(name)
             if value is not None:
                 body = _set(body, keys, value)
         if request.extra is not None:
-            body = _merged(body, _mapping(request.extra, "extra"))
+            try:
+                body = _merged(body, _mapping(request.extra, "extra"))
+            except RecursionError as error:
+                raise _refuse("expected values that JSON can carry: `extra` contains itself") from error
         headers = self._text_pairs(self._headers(scope), "headers")
         if body is not None:
             headers = merge_headers([("content-type", "application/json")], headers)
@@ -178,12 +184,12 @@ def compile_encoder(
         if key not in _KEYS:
             raise where.at(key).error(f"expected one of {', '.join(_KEYS)}, got `{key}`")
     drops = _read_drops(tree.get("drops"), where.at("drops"))
-    define = tree.get("define") or {}
+    define = {} if tree.get("define") is None else tree["define"]
     if not isinstance(define, dict):
         raise where.at("define").error(f"expected a mapping from names to templates, got {short(define)}")
     compiler = Compiler(define, where.at("define"), LensReader(dialect))
     names: Names = bind(("",))
-    if "path" not in tree:
+    if tree.get("path") is None:
         raise where.error("expected `path`, got nothing")
     _check_path(tree["path"], where.at("path"))
     parts = {
@@ -216,7 +222,7 @@ def compile_encoder(
         path=parts["path"],
         query=parts["query"],
         headers=parts["headers"],
-        body=parts["body"],
+        body=None if tree.get("body") is None else parts["body"],
         parameters=renames,
         defaults=dict(defaults or {}),
         ranges=ranges,
@@ -234,7 +240,7 @@ def _refuse(message: str) -> CallerError:
 
 def _read_drops(tree: Any, where: Where) -> dict[str, frozenset[str]]:
     """`drops` {fields, blocks, attributes}: what a dialect leaves out on purpose."""
-    given = tree or {}
+    given = {} if tree is None else tree
     if not isinstance(given, dict):
         raise where.error(f"expected a mapping with {', '.join(_DROPS)}, got {short(given)}")
     known: Mapping[str, tuple[str, ...]] = {
@@ -264,7 +270,7 @@ def _attribute(text: str) -> tuple[str, str]:
 
 def _read_parameters(tree: Any, where: Where) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`parameters` {standard name: wire.path}: dots nest."""
-    given = tree or {}
+    given = {} if tree is None else tree
     if not isinstance(given, dict):
         raise where.error(f"expected a mapping from standard parameters to wire names, got {short(given)}")
     out = []
