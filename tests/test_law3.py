@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from client_support import MODEL, echo, scripted_client, streamed
 
 from ai_lib_trio import AiLibError, CallerError, CancelToken
 from ai_lib_trio.testing import Head, ScriptedTransport, Stall, quiescence
+from client_support import MODEL, echo, scripted_client, streamed
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -46,7 +46,9 @@ def raised() -> list[BaseException]:
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("error", raised(), ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["idle client", "used client", "stream", "after first event", "plain for", "call open"])
+@pytest.mark.parametrize(
+    "place", ["idle client", "used client", "stream", "after first event", "plain for", "call open"]
+)
 def test_what_the_block_raises_leaves_it_as_the_same_object(place: str, error: BaseException, strict: bool) -> None:
     transport = ScriptedTransport([*streamed("a", "b")[:2], Stall()] if place == "call open" else streamed("a", "b"))
 
@@ -83,14 +85,14 @@ def test_what_the_block_raises_leaves_it_as_the_same_object(place: str, error: B
 def test_a_plain_except_clause_outside_our_blocks_catches_what_was_raised_inside(strict: bool) -> None:
     async def main() -> None:
         transport = ScriptedTransport(echo)
+        caught: list[str] = []
         for kind in (AiLibError, KeyboardInterrupt, trio.TooSlowError, ValueError):
             try:
                 async with scripted_client(transport) as client, client.chat().user("x").stream():
                     raise kind("inside")
-            except kind as exc:
-                assert type(exc) is kind
-            else:
-                raise AssertionError("nothing came out")
+            except kind:
+                caught.append(kind.__name__)
+        assert caught == ["AiLibError", "KeyboardInterrupt", "TooSlowError", "ValueError"]
 
     run(main, strict)
 
@@ -100,7 +102,7 @@ def test_an_error_of_the_provider_is_caught_by_a_plain_except_around_the_client(
     async def main() -> None:
         transport = ScriptedTransport([Head(503, {"content-type": "application/json"})])
         for streams in (False, True):
-            with pytest.raises(AiLibError) as info:  # noqa: PT012
+            with pytest.raises(AiLibError) as info:
                 async with scripted_client(transport) as client:
                     if streams:
                         async with client.chat().user("x").stream() as events:
@@ -243,20 +245,19 @@ def test_a_cancelled_and_a_failing_part_of_the_body_come_out_as_they_were() -> N
     """The body's own group may hold a `Cancelled` of an outer scope beside an error: both go on, untouched."""
 
     async def main() -> None:
-        with pytest.raises(ExceptionGroup) as info:  # noqa: PT012
-            with trio.CancelScope() as outer:
-                async with scripted_client(ScriptedTransport([Stall()])) as client, trio.open_nursery() as nursery:
+        with pytest.raises(ExceptionGroup) as info, trio.CancelScope() as outer:
+            async with scripted_client(ScriptedTransport([Stall()])) as client, trio.open_nursery() as nursery:
 
-                    async def grumble() -> None:
-                        try:
-                            await client.chat().user("x").execute()
-                        finally:
-                            raise ValueError("while cancelled")
+                async def grumble() -> None:
+                    try:
+                        await client.chat().user("x").execute()
+                    finally:
+                        raise ValueError("while cancelled")
 
-                    nursery.start_soon(grumble)
-                    await trio.testing.wait_all_tasks_blocked()
-                    outer.cancel()
-                    await trio.sleep_forever()
+                nursery.start_soon(grumble)
+                await trio.testing.wait_all_tasks_blocked()
+                outer.cancel()
+                await trio.sleep_forever()
         assert [type(leaf) for leaf in info.value.exceptions] == [ValueError]
 
     run(main, True)

@@ -1,7 +1,8 @@
 """A job is one attempt of a call, handed to a provider's actor; the docket holds those that are not settled yet.
 
-Imports `service` and trio. The rule that must stay true: every job that entered the docket is settled exactly once,
-by its session, by its caller's leaving, or by the supervisor, and whoever waits for it is then woken.
+Imports `hooks`, `service` and trio. The rule that must stay true: every job that entered the docket is settled exactly
+once, by its session, by its caller's leaving, or by the supervisor; then whoever waits for it is woken, and the sinks
+are told.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import trio
 
 from ..errors import AiLibError
 from ..service import Call, Outlet
+from ..types.records import CallEnded
 from ..types.stats import AttemptState
+from .hooks import Hooks
 
 __all__ = ["Docket", "Job", "Progress"]
 
@@ -83,9 +86,7 @@ class Job:
         self.error: AiLibError | None = None
 
     def settle(self, error: AiLibError | None, now: float) -> None:
-        """Say how it ended. Only the first word counts."""
-        if self.is_settled:
-            return
+        """Say how it ended. Only the docket calls this, once."""
         self.is_settled = True
         self.error = error
         self.progress.ended_at = now
@@ -99,9 +100,10 @@ class Job:
 class Docket:
     """The jobs handed over and not settled, by call and attempt. Entered before the hand-over, so none is lost."""
 
-    __slots__ = ("_jobs",)
+    __slots__ = ("_hooks", "_jobs")
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
         self._jobs: dict[Job, None] = {}
 
     def __len__(self) -> int:
@@ -113,5 +115,26 @@ class Docket:
     def enter(self, job: Job) -> None:
         self._jobs[job] = None
 
-    def strike(self, job: Job) -> None:
-        self._jobs.pop(job, None)
+    def settle(self, job: Job, error: AiLibError | None) -> None:
+        """Strike the job, say how it ended to whoever waits for it, and tell the sinks. Only the first word counts."""
+        if self._jobs.pop(job, self) is self:
+            return
+        target = job.call.target
+        if error is not None:
+            error.located(provider=target.manifest.id, model=target.model)
+        now = trio.current_time()
+        job.settle(error, now)
+        if self._hooks.on:
+            is_left = error is not None and error.kind == "client_closed"
+            record = CallEnded(
+                at_s=now,
+                call=job.call.number,
+                attempt=job.call.attempt,
+                provider=target.manifest.id,
+                model=target.model,
+                outcome="ok" if error is None else "cancelled" if is_left else "failed",
+                kind=error.kind if error else None,
+                code=error.code if error else None,
+                total_s=now - job.progress.queued_at,
+            )
+            job.context.run(self._hooks.emit, record)

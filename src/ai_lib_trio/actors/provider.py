@@ -19,7 +19,7 @@ from ..errors import AdmissionError, AiLibError, InternalError
 from ..protocol.manifest import ErrorRules
 from ..service import Timeouts
 from ..transport.base import Engine
-from ..types.records import CallAdmitted, CallEnded
+from ..types.records import CallAdmitted
 from .exchange import Exchange, Limits
 from .hooks import Hooks
 from .job import Docket, Job
@@ -112,8 +112,10 @@ class ProviderActor:
     def _take(self, job: Job) -> None:
         if job.is_settled:
             return
-        if len(self._queue) >= self._rules.max_queued and self.queued >= self._rules.max_queued:
-            self._settle(
+        # What can start in this turn does not wait: only the rest counts against the queue's bound.
+        bound = self._rules.max_queued + self._rules.max_inflight - len(self.inflight)
+        if len(self._queue) >= bound and self.queued >= bound:
+            self._docket.settle(
                 job,
                 AdmissionError(f"{self._rules.max_queued} calls are waiting for {self.provider} already", kind="shed"),
             )
@@ -174,28 +176,6 @@ class ProviderActor:
             self.inflight.pop(job, None)
             # Cancelled with the whole actor, the job is left in the docket: the supervisor says how it ended.
             if not is_torn_down:
-                self._settle(job, error)
+                self._docket.settle(job, error)
                 if self._queue:
                     self._wake()
-
-    def _settle(self, job: Job, error: AiLibError | None) -> None:
-        target = job.call.target
-        if error is not None:
-            error.located(provider=target.manifest.id, model=target.model)
-        self._docket.strike(job)
-        now = trio.current_time()
-        job.settle(error, now)
-        if self._hooks.on:
-            outcome = "ok" if error is None else "cancelled" if job.scope.cancelled_caught else "failed"
-            record = CallEnded(
-                at_s=now,
-                call=job.call.number,
-                attempt=job.call.attempt,
-                provider=self.provider,
-                model=target.model,
-                outcome=outcome,
-                kind=error.kind if error else None,
-                code=error.code if error else None,
-                total_s=now - job.progress.queued_at,
-            )
-            job.context.run(self._hooks.emit, record)

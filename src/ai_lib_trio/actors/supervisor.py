@@ -14,8 +14,11 @@ Shutdown, in this order: 1. no more jobs are taken; 2. running calls that somebo
 
 from __future__ import annotations
 
+import contextvars
+import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -27,6 +30,9 @@ from .hooks import Hooks
 from .job import Docket, Job
 from .provider import ProviderActor, Rules
 from .target import ActorKey, Target
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 __all__ = ["Slot", "Supervisor"]
 
@@ -54,12 +60,12 @@ class Slot:
         "rules",
     )
 
-    def __init__(self, key: ActorKey, rules: Rules, credential_source: str) -> None:
+    def __init__(self, key: ActorKey, rules: Rules, credential_source: str, hooks: Hooks) -> None:
         self.key = key
         self.credential_source = credential_source  # where the key was found, for people
         self.rules = rules
         self.inbox, self.outbox = trio.open_memory_channel[Job](0)
-        self.docket = Docket()
+        self.docket = Docket(hooks)
         self.actor: ProviderActor | None = None
         self.engine: Engine | None = None
         self.deaths: deque[float] = deque()
@@ -89,6 +95,7 @@ class Supervisor:
         self._make_rules = make_rules
         self._hooks = hooks
         self._escalate = escalate
+        self._context = contextvars.copy_context()
 
     # ---- a call's way in
 
@@ -137,8 +144,7 @@ class Supervisor:
         actor = slot.actor
         if actor is None or job not in actor.inflight:
             # Not started: there is no session to wait for, and a settled job is passed over in the queue.
-            slot.docket.strike(job)
-            job.settle(AdmissionError("the call was left by its caller", kind="client_closed"), trio.current_time())
+            slot.docket.settle(job, AdmissionError("the call was left by its caller", kind="client_closed"))
             return
         with trio.move_on_after(LEAVE_S, shield=True) as bound:
             await job.settled.wait()
@@ -148,8 +154,12 @@ class Supervisor:
     # ---- actors
 
     def _open_slot(self, target: Target) -> Slot:
-        slot = self.slots[target.key] = Slot(target.key, self._make_rules(target), target.credential_source)
-        self._nursery.start_soon(self._supervise, slot, name=f"actor of {target.manifest.id}")
+        slot = Slot(target.key, self._make_rules(target), target.credential_source, self._hooks)
+        self.slots[target.key] = slot
+        # In the context of whoever opened the client: the first caller's variables are not the actor's.
+        self._context.run(
+            partial(self._nursery.start_soon, self._supervise, slot, name=f"actor of {slot.key.provider}")
+        )
         return slot
 
     @trio.lowlevel.enable_ki_protection
@@ -167,7 +177,10 @@ class Supervisor:
             self._settle_all(slot, "client_closed", "the client was closed while the call was running")
 
     async def _run_actor(self, slot: Slot) -> Exception:
-        engine = slot.engine = self._make_engine(slot.key)
+        try:
+            engine = slot.engine = self._make_engine(slot.key)
+        except Exception as exc:  # this is the supervisor: an engine that cannot be made is a crash like another
+            return exc
         actor = slot.actor = ProviderActor(
             provider=slot.key.provider,
             inbox=slot.outbox,
@@ -179,7 +192,10 @@ class Supervisor:
         try:
             await actor.run()
         except Exception as exc:  # this is the supervisor: a crash of the actor's own loop ends here
-            return exc
+            crash = exc
+            while isinstance(crash, ExceptionGroup) and len(crash.exceptions) == 1:  # the nursery's wrapping
+                crash = crash.exceptions[0]
+            return crash
         finally:
             slot.actor = slot.engine = None
             slot.bugs += actor.bugs
@@ -203,10 +219,7 @@ class Supervisor:
             )
 
     def _settle_all(self, slot: Slot, kind: str, message: str, cause: Exception | None = None) -> None:
-        now = trio.current_time()
         for job in slot.docket.jobs():
             error = AdmissionError(message, kind=kind)
             error.__cause__ = cause
-            error.located(provider=slot.key.provider, model=job.call.target.model)
-            slot.docket.strike(job)
-            job.settle(error, now)
+            slot.docket.settle(job, error)

@@ -105,6 +105,8 @@ class AiClient:
         self._environ = environ
         self._nursery = nursery
         self._hooks = Hooks(config.sinks)
+        # Made here, so that a client which could leak a key is refused before anything is opened.
+        self._own_http = None if config.http_client is None else HttpxClientEngine(config.http_client)
         self._supervisor = Supervisor(
             nursery,
             make_engine=self._make_engine,
@@ -142,7 +144,7 @@ class AiClient:
                     inflight=len(actor.inflight) if actor is not None else 0,
                     queued=actor.queued if actor is not None else len(slot.docket),
                     crashes=slot.crashes,
-                    bugs=slot.bugs,
+                    bugs=slot.bugs + (actor.bugs if actor is not None else 0),
                     calls=calls,
                 )
             )
@@ -180,7 +182,10 @@ class AiClient:
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
-        target = await self._targets.find(terms.model, terms.api)
+        with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
+            target = await self._targets.find(terms.model, terms.api)
+        if scope.cancelled_caught:
+            raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
         self._calls += 1
         request = msgspec.structs.replace(request, model=target.model)
         return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts)
@@ -273,8 +278,8 @@ class AiClient:
 
     def _make_engine(self, key: ActorKey) -> Engine:
         config = self.config
-        if config.http_client is not None:
-            return HttpxClientEngine(config.http_client)
+        if self._own_http is not None:
+            return self._own_http
         if config.transport != "httpx":
             return config.transport(key.origin)
         return HttpxEngine(ssl_context=config.ssl_context, proxy=proxy_for(key.origin, self._environ))
@@ -321,6 +326,7 @@ class ClientBlock:
         self._nursery: trio.Nursery | None = None
         self._client: AiClient | None = None
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes at a checkpoint, not between a nursery and its block
     async def __aenter__(self) -> AiClient:
         _need_trio()
         if self._manager is not None:
@@ -342,19 +348,26 @@ class ClientBlock:
         elif model is not None:
             catalog.resolve(model)  # an unknown model is said here, not at the first call
         targets = Targets(catalog, environ, base_urls=base_urls, api_keys=api_keys)
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
-        self._client = AiClient(
-            config=config,
-            model=model,
-            api=api,
-            catalog=catalog,
-            targets=targets,
-            environ=environ,
-            nursery=self._nursery,
-        )
+        manager = trio.open_nursery()
+        nursery = await manager.__aenter__()
+        try:
+            self._client = AiClient(
+                config=config,
+                model=model,
+                api=api,
+                catalog=catalog,
+                targets=targets,
+                environ=environ,
+                nursery=nursery,
+            )
+        except BaseException:
+            nursery.cancel_scope.cancel()
+            await manager.__aexit__(None, None, None)
+            raise
+        self._manager, self._nursery = manager, nursery
         return self._client
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -377,7 +390,7 @@ class ClientBlock:
                 interruption = caught
         failures: list[BaseException] = [*self._client._supervisor.failures, *from_tasks]
         if failures:
-            own = [] if exc is None or _is_cancellation(exc) else [exc]
+            own = [] if exc is None else _without_cancellation(exc)
             if len(failures) == 1 and not own and failures[0] in from_tasks:
                 raise failures[0]
             raise BaseExceptionGroup("a provider's actor failed", [*own, *failures])
@@ -402,8 +415,12 @@ def _leaves(exc: BaseException) -> list[BaseException]:
     return [exc]
 
 
-def _is_cancellation(exc: BaseException) -> bool:
-    return all(isinstance(leaf, trio.Cancelled) for leaf in _leaves(exc))
+def _without_cancellation(exc: BaseException) -> list[BaseException]:
+    """The block's own failure: a `Cancelled` beside it was ours, and must not travel on in a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        own = exc.split(trio.Cancelled)[1]
+        return [] if own is None else [own]
+    return [] if isinstance(exc, trio.Cancelled) else [exc]
 
 
 def _view(job: Job, now: float) -> CallView:
