@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import CallerError, ManifestError
 from . import sources
-from .manifest import Dialect, ErrorRules, Manifest, read_dialect, read_error_rules, read_manifest
+from .manifest import Dialect, ErrorRules, Manifest, Provenance, read_dialect, read_error_rules, read_manifest
+from .promote import Promotion, is_ours, promote
 from .registry import ModelFacts, ModelRef, Registry, read_models
 from .sources import Tree
 from .tree import Reader, nearest, suggestion
@@ -66,9 +67,16 @@ class Catalog:
 
     # ---- providers
 
-    def providers(self) -> list[str]:
-        """The id of every provider, sorted."""
-        return sorted({stem for names in map(self._stems, range(len(self.trees))) for stem in names})
+    def providers(self, origin: Provenance | None = None) -> list[str]:
+        """The id of every provider, or of every one of this origin, sorted."""
+        return sorted(
+            {
+                stem
+                for number, tree in enumerate(self.trees)
+                if origin in (None, tree.origin)
+                for stem in self._stems(number)
+            }
+        )
 
     def provider(self, name: str) -> Manifest:
         """A provider by id or alias. Exact: no folding of case or hyphens.
@@ -142,8 +150,11 @@ class Catalog:
         if found is None:
             source = self.trees[tree]
             document = self._document(tree, "providers" if stem else "single", stem)
+            notes: list[str] = []
+            if source.origin != "bundled" and not is_ours(document.data):
+                document, notes = promote(document, self._promotion(tree))
             found = read_manifest(
-                document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree)
+                document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
             )
             if source.origin == "bundled" and found.id != stem:
                 raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
@@ -156,6 +167,15 @@ class Catalog:
 
     def _is_strict(self, tree: int) -> bool:
         return self.strict or self.trees[tree].origin == "bundled"
+
+    def _promotion(self, tree: int) -> Promotion:
+        spec = self._document(len(self.trees) - 1, "root", "spec").data
+        return Promotion(
+            self._dialects_for(tree),
+            lambda: [self.dialect(name) for name in self.dialects()],
+            spec["promotion"],
+            spec["corrections"],
+        )
 
     def own_keys(self) -> OwnKeys:
         """The variables and hosts that belong to the bundled set: what `trust` needs for manifests from elsewhere."""

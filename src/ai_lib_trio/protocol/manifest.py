@@ -25,6 +25,7 @@ __all__ = [
     "ErrorRules",
     "Family",
     "Manifest",
+    "Operation",
     "Parameter",
     "Provenance",
     "RateLimitHeaders",
@@ -80,7 +81,8 @@ class Auth(msgspec.Struct, frozen=True):
 
     `bearer` and `header` put `prefix`, a space and the key (the key alone where `prefix` is empty) into the header
     `header`; `query` puts the key into the parameter `param_name`; `none` needs no key. `extra_headers` go with every
-    request. `shadowed_env` are variables of an older block beside this one, which never count.
+    request. `shadowed_env` are variables of an older block beside this one, which never count. `key_id` is the name
+    that the key goes by where it is not the provider's id.
     """
 
     type: AuthType = "none"
@@ -90,6 +92,7 @@ class Auth(msgspec.Struct, frozen=True):
     token_env: str | None = None
     extra_headers: dict[str, str] = {}
     shadowed_env: tuple[str, ...] = ()
+    key_id: str | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -179,6 +182,16 @@ class Parameter(msgspec.Struct, frozen=True):
     enum: tuple[Any, ...] = ()
 
 
+class Operation(msgspec.Struct, frozen=True):
+    """A path of the provider's that is no API family: embeddings, images, a service of its own."""
+
+    path: str
+    method: str = "POST"
+    adapter: str | None = None
+    request_encoding: str | None = None
+    response_encoding: str | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One provider. `notes` says what the loader did about things it did not take as written.
 
@@ -200,6 +213,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rate_limits: RateLimits = RateLimits()
     capabilities: Capabilities = Capabilities()
     parameters: dict[str, Parameter] = {}
+    operations: dict[str, Operation] = {}
+    tool_calling: dict[str, Any] = {}
     services: dict[str, Any] = {}
     availability: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
@@ -213,6 +228,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def auth(self) -> Auth:
         """How this provider's key goes on the wire."""
         return self.endpoint.auth
+
+    def operation(self, name: str, fallback: str | None = None) -> Operation | None:
+        """An operation by name, else a POST to `fallback`, else None."""
+        found = self.operations.get(name)
+        return found or (Operation(fallback) if fallback is not None else None)
 
     def family(self, name: str | None = None) -> Family:
         """An API family by name, or the default one. Raises `CallerError` (bad_argument) for another name."""
@@ -272,7 +292,8 @@ def read_manifest(
         raise root.where.at("id").error(f"expected an id of a-z, 0-9, - and _, got {kind_of(ident)}")
     protocol_version = root.need_text("protocol_version")
     endpoint = _endpoint(root)
-    families = _families(root, dialect_of)
+    parameters = _parameters(root)
+    families = _families(root, dialect_of, parameters)
     default_family = root.text("default_api_family") or next(iter(families), "")
     if families and default_family not in families:
         raise root.where.at("default_api_family").error(
@@ -294,7 +315,9 @@ def read_manifest(
         "retry": _retry(root),
         "rate_limits": _rate_limits(root),
         "capabilities": _capabilities(root),
-        "parameters": _parameters(root),
+        "parameters": parameters,
+        "operations": _operations(root),
+        "tool_calling": root.tree("tool_calling"),
         "services": root.tree("services"),
         "availability": root.tree("availability"),
         "metadata": root.tree("metadata"),
@@ -345,12 +368,15 @@ def _auth(endpoint: Reader) -> Auth:
         token_env=token_env,
         extra_headers=reader.text_map("extra_headers"),
         shadowed_env=reader.texts("shadowed_env"),
+        key_id=reader.text("key_id"),
     )
     reader.close()
     return auth
 
 
-def _families(root: Reader, dialect_of: Callable[[str], Dialect | None]) -> dict[str, Family]:
+def _families(
+    root: Reader, dialect_of: Callable[[str], Dialect | None], parameters: dict[str, Parameter]
+) -> dict[str, Family]:
     listing = root.child("api_families")
     families: dict[str, Family] = {}
     if listing is None:
@@ -368,9 +394,10 @@ def _families(root: Reader, dialect_of: Callable[[str], Dialect | None]) -> dict
         at = reader.where.position()
         if at is not None:
             positions[()] = at
+        whole = reader.texts("whole")  # sections that stand alone: nothing of the dialect's is below them
         for section in DIALECT_SECTIONS:
             tree, places = merge(
-                dialect.section(section),
+                {} if section in whole else dialect.section(section),
                 reader.tree(section),
                 dialect.where.at(section),
                 reader.where.at(section),
@@ -378,6 +405,7 @@ def _families(root: Reader, dialect_of: Callable[[str], Dialect | None]) -> dict
             merged[section] = tree
             positions.update({(section, *path): place for path, place in places.items()})
         reader.close()
+        _add_defaults(merged["encode"], parameters, root)
         families[str(name)] = Family(
             id=str(name),
             dialect=dialect.id,
@@ -387,6 +415,58 @@ def _families(root: Reader, dialect_of: Callable[[str], Dialect | None]) -> dict
             where=Where(root.where.file, positions),
         )
     return families
+
+
+def _add_defaults(encode: dict[str, Any], parameters: dict[str, Parameter], root: Reader) -> None:
+    """Send a declared default where the caller gives nothing: the body says `$first` of the two."""
+    renames = encode.get("parameters")
+    for name, parameter in parameters.items():
+        if parameter.default is None or name == "stream":
+            continue
+        body = dict(encode.get("body") or {})
+        value = {"$first": [f"$.{name}", parameter.default]}
+        if isinstance(renames, dict) and isinstance(renames.get(name), str):
+            renames = {key: wire for key, wire in renames.items() if key != name}
+            _set_below(body, encode["parameters"][name].split("."), value)
+        elif _is_first_of(body.get(name), f"$.{name}"):
+            body[name] = value
+        else:
+            root.refuse("parameters", f"the default of {name!r} has no place in the format")
+            continue
+        encode["body"] = body
+        if isinstance(renames, dict):
+            encode["parameters"] = renames
+
+
+def _set_below(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a value in a nested mapping; the mappings on the way are copied, as they are shared with the dialect."""
+    for key in path[:-1]:
+        below = tree.get(key)
+        tree[key] = tree = dict(below) if isinstance(below, dict) else {}
+    tree[path[-1]] = value
+
+
+def _is_first_of(value: Any, path: str) -> bool:
+    return value == path or (isinstance(value, dict) and (value.get("$first") or [None])[0] == path)
+
+
+def _operations(root: Reader) -> dict[str, Operation]:
+    listing = root.child("operations")
+    found: dict[str, Operation] = {}
+    for name in listing.value if listing is not None else ():
+        reader = listing.child(name) if listing is not None else None
+        if reader is None:
+            continue
+        found[str(name)] = Operation(
+            path=reader.need_text("path"),
+            method=(reader.text("method") or "POST").upper(),
+            adapter=reader.text("adapter"),
+            request_encoding=reader.text("request_encoding"),
+            response_encoding=reader.text("response_encoding"),
+        )
+        reader.raw("notes")
+        reader.close()
+    return found
 
 
 def read_error_rules(reader: Reader) -> ErrorRules:

@@ -131,7 +131,7 @@ class OwnKeys(NamedTuple):
         owners: dict[str, set[str]] = {}
         origins: dict[str, frozenset[Origin]] = {}
         for ident, manifest in manifests.items():
-            names = {conventional_env(one) for one in (ident, *manifest.aliases)}
+            names = {conventional_env(one) for one in (ident, *manifest.aliases, manifest.auth.key_id or ident)}
             if manifest.auth.token_env:
                 names.add(manifest.auth.token_env)
             for name in names:
@@ -169,11 +169,11 @@ def check_credential(
         return
     if own is None:
         raise _not_bound(manifest, "a manifest from elsewhere needs the bundled set's list of keys to be checked")
-    usual = conventional_env(manifest.id)
+    usual = conventional_env(manifest.auth.key_id or manifest.id)
     variable = usual if source == "keyring" else name  # a keyring's entry goes by the provider's id
     owners = own.owners.get(variable, frozenset())
-    if manifest.origin == "fetched" and (owners or variable != usual):
-        raise _not_bound(manifest, f"a fetched manifest may use {usual} only, not {name}")
+    if manifest.origin == "fetched" and (owners or variable != conventional_env(manifest.id)):
+        raise _not_bound(manifest, f"a fetched manifest may use {conventional_env(manifest.id)} only, not {name}")
     if not owners:
         return
     if any(target in own.origins.get(owner, frozenset()) for owner in owners):

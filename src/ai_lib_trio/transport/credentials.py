@@ -91,7 +91,7 @@ def search_for(manifest: Manifest) -> Search:
     """Where this provider's key is looked for."""
     auth = manifest.auth
     required = (auth.token_env,) if auth.token_env else ()
-    usual = conventional_env(manifest.id)
+    usual = conventional_env(auth.key_id or manifest.id)
     diagnostics = tuple(
         f"{name} is named by an auth block beside the one of the endpoint and does not count"
         for name in auth.shadowed_env
@@ -145,7 +145,7 @@ class CredentialStore:
             return None
         found = self.find_nowait(manifest, explicit=explicit)
         if found is None and self._keyring is not False:
-            found = await self._from_keyring(manifest.id)
+            found = await self._from_keyring(manifest.auth.key_id or manifest.id)
         if found is not None:
             return found
         search = search_for(manifest)
