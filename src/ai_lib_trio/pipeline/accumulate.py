@@ -455,8 +455,10 @@ class Accumulator:
 
     # ---- about the reply ----
 
-    def usage(self, counts: list[tuple[str, Any]], raw: Any) -> None:
-        for field, value in counts:
+    def usage(self, *counts: Any) -> None:
+        """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
+        *numbers, raw = counts
+        for field, value in zip(USAGE_FIELDS, numbers, strict=True):
             if value.__class__ is float and value.is_integer():
                 value = int(value)
             if value.__class__ is int:

@@ -9,18 +9,21 @@ pipeline.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from ..protocol.manifest import Manifest
+from ..protocol.view import decoder_of
 from ..protocol.where import Where
 from ..types.events import FinishReason, StreamError, StreamingEvent
 from ..types.usage import Usage
 from .accumulate import USAGE_FIELDS, Accumulator, Ending, provider_error
+from .closures import Run, close_over
 from .decode import BOM, FRAMINGS, Body, Frame, Framing
-from .event_map import Compiled, Rules
+from .event_map import Rules
+from .printed import print_rules
 
 __all__ = ["Counts", "DecodeProgram", "Pipeline", "compile_decoder", "compile_pipeline"]
 
@@ -57,6 +60,13 @@ class Counts(msgspec.Struct, frozen=True):
     late_bytes: int = 0
 
 
+class Compiled(NamedTuple):
+    """Rules ready to run, and the decoder of the frames that they read."""
+
+    run: Run
+    decode: Callable[[bytes], Any]
+
+
 class DecodeProgram:
     """A dialect's `decode` section, compiled. Immutable: any number of calls may have pipelines of it open."""
 
@@ -80,7 +90,8 @@ class DecodeProgram:
             if name not in self.frames.used_defines | self.whole.used_defines:
                 raise where.at("define", str(name)).error("expected a rule that some `use` names, got one never used")
         said = {"error": {"emit": "StreamError", "extract": error.get("extract")}}
-        self._error = Rules([(said, where)], {}, where).compile("generic")
+        rules = Rules([(said, where)], {})
+        self._read_error = close_over(rules.rules, rules.slots)
         self.ending = self._ending(tree, where)
         self._compiled: dict[tuple[bool, str], Compiled] = {}
 
@@ -94,7 +105,7 @@ class DecodeProgram:
         for key in ("rules", part):
             if tree.get(key) is not None:
                 maps.append((tree[key], where.at(key)))
-        return Rules(maps, define, where)
+        return Rules(maps, define)
 
     def _ending(self, tree: Mapping[str, Any], where: Where) -> Ending:
         facts = self.frames.facts | self.whole.facts
@@ -130,7 +141,13 @@ class DecodeProgram:
         """The rules for frames or for a whole body over a backend, made at first use and kept."""
         found = self._compiled.get((whole, backend))
         if found is None:
-            found = self._compiled[whole, backend] = (self.whole if whole else self.frames).compile(backend)
+            rules = self.whole if whole else self.frames
+            if backend == "view":
+                decoder = decoder_of(rules.root)
+                found = Compiled(print_rules(rules.rules, rules.used), decoder.decode)
+            else:
+                found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
+            self._compiled[whole, backend] = found
         return found
 
     def open(
@@ -153,9 +170,7 @@ class DecodeProgram:
         lower = {name.lower(): text for name, text in headers.items()}
         for item in value if isinstance(value, list) else [value]:
             facts = Accumulator(self.ending)
-            slots: list[Any] = [None] * self._error.slots
-            slots[0], slots[2] = item, lower
-            self._error.run(slots, facts)
+            self._read_error(item, None, lower, facts)
             said = facts.fault
             if said is not None and (said.message or said.code):
                 return msgspec.structs.replace(said, status=status, error=said.error if said.error else value)
@@ -251,9 +266,7 @@ class Pipeline:
         self._use(self._program.compiled(whole=self._whole, backend=self._backend))
 
     def _use(self, compiled: Compiled) -> None:
-        self._run, self._decode = compiled.run, compiled.decoder.decode
-        self._slots: list[Any] = [None] * compiled.slots
-        self._slots[2] = {}
+        self._run, self._decode = compiled
 
     # ---- bytes in, events out ----
 
@@ -303,7 +316,7 @@ class Pipeline:
         return data
 
     def _read(self, frames: list[Frame], *, at_end: bool) -> None:
-        facts, slots, done = self._facts, self._slots, self._program.done
+        facts, done = self._facts, self._program.done
         for event, data in frames:
             self._frames += 1
             if self._whole:
@@ -322,16 +335,12 @@ class Pipeline:
                 except _NOT_JSON as error:
                     self._unreadable(data, error, at_end)
                     return
-                slots = self._slots
-            slots[1] = event
             facts.touched = False
             if value.__class__ is list:
                 for item in value:
-                    slots[0] = item
-                    self._run(slots, facts)
+                    self._run(item, event, None, facts)
             else:
-                slots[0] = value
-                self._run(slots, facts)
+                self._run(value, event, None, facts)
             if not facts.touched:
                 self._ignored += 1
             if facts.fault is not None:

@@ -34,6 +34,7 @@ __all__ = [
     "parse_condition",
     "paths_of",
     "same",
+    "value_test",
 ]
 
 S = TypeVar("S")
@@ -224,7 +225,7 @@ def compile_condition(cond: Cond, getter: Callable[[Path], Callable[[S], Any]]) 
         return lambda state: not inner(state)
     get = getter(cond.path)
     if cond.path.is_wild:
-        test = _test_value(cond)
+        test = value_test(cond)
         return lambda state: any(test(value) for value in get(state))
     if isinstance(cond, Exists):
         return lambda state: get(state) is not None
@@ -235,7 +236,7 @@ def compile_condition(cond: Cond, getter: Callable[[Path], Callable[[S], Any]]) 
             return lambda state: bool(get(state) == text)
         if cond.op == "!=":
             return lambda state: bool(get(state) != text)
-    test_one = _test_value(cond)
+    test_one = value_test(cond)
     return lambda state: test_one(get(state))
 
 
@@ -253,7 +254,7 @@ def _any(tests: list[Callable[[S], bool]]) -> Callable[[S], bool]:
     return lambda state: any(test(state) for test in tests)
 
 
-def _test_value(cond: Exists | Compare | In) -> Predicate:
+def value_test(cond: Exists | Compare | In) -> Predicate:
     """The test of one value, for a path's value or for each element under a wildcard."""
     if isinstance(cond, Exists):
         return lambda value: value is not None
