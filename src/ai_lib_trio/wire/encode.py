@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +30,8 @@ _KEYS = ("method", "path", "query", "headers", "parameters", "body", "drops", "d
 _METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE")
 _DROPS = ("fields", "blocks", "attributes")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_CONTAINERS = (list, tuple, set, frozenset)
+_JSON = [("content-type", "application/json")]
 _FIELDS = ("tools", "tool_choice", "response_format", "stream", *STANDARD_PARAMETERS)
 
 
@@ -116,11 +118,12 @@ class Encoder:
                 raise _refuse("expected values that JSON can carry: `extra` contains itself") from error
         headers = self._text_pairs(self._headers(scope), "headers")
         if body is not None:
-            headers = merge_headers([("content-type", "application/json")], headers)
+            headers = merge_headers(_JSON, headers)
         if request.headers is not None:
-            headers = merge_headers(headers, self._text_pairs(_mapping(request.headers, "headers"), "headers"))
-        for key, text in headers:
-            check_header(key, text)
+            given = self._text_pairs(_mapping(request.headers, "headers"), "headers")
+            for key, text in given:
+                check_header(key, text)
+            headers = merge_headers(headers, given)
         query = self._text_pairs(self._query(scope), "query")
         if request.query is not None:
             given = self._text_pairs(_mapping(request.query, "query"), "query")
@@ -371,16 +374,17 @@ def _escaped_bytes(body: Any, warnings: list[str]) -> bytes:
     return text.encode("ascii")
 
 
-def _refuse_not_finite(value: Any) -> None:
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise _refuse(f"expected finite numbers, got {value}")
-    elif isinstance(value, dict):
-        _refuse_each(value.values())
-    elif isinstance(value, list | tuple | set | frozenset):
-        _refuse_each(value)
-
-
-def _refuse_each(values: Iterable[Any]) -> None:
-    for value in values:
-        _refuse_not_finite(value)
+def _refuse_not_finite(body: Any) -> None:
+    # Exact classes and no recursion: the body was encoded just now, so it holds nothing else and not itself.
+    waiting: list[Any] = [(body,)]
+    while waiting:
+        for value in waiting.pop():
+            kind = value.__class__
+            if kind is str:
+                continue
+            if kind is dict:
+                waiting.append(value.values())
+            elif kind in _CONTAINERS:
+                waiting.append(value)
+            elif kind is float and not math.isfinite(value):
+                raise _refuse(f"expected finite numbers, got {value}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +64,8 @@ STANDARD_PARAMETERS = (
     "thinking",
     "metadata",
 )
+
+_parameters_of = attrgetter(*STANDARD_PARAMETERS)
 
 BLOCK_TYPES = (
     "text",
@@ -259,7 +262,6 @@ class _Viewing:
         self.warnings: list[str] = []
         self.calls: dict[str, tuple[str, str | None]] = {}  # id -> name, id as the wire gave it
         self.foreign = False  # the message in hand came from another dialect
-        self.place = ""
 
     def warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -276,11 +278,10 @@ class _Viewing:
 
     def view(self, request: Request) -> View:
         root: dict[str, Any] = {"model": request.model, "stream": request.stream}
-        for name in STANDARD_PARAMETERS:
-            value = getattr(request, name)
+        for name, value in zip(STANDARD_PARAMETERS, _parameters_of(request)):  # noqa: B905  # same length by making
             if value is not None:
                 root[name] = value
-        stop = root["stop_sequences"]
+        stop: Any = request.stop_sequences
         if isinstance(stop, str) or not isinstance(stop, list | tuple):
             raise _refuse(f"expected stop_sequences as a list of texts, got {short(stop)}")
         if stop:
@@ -339,9 +340,14 @@ class _Viewing:
         place = _PLACES.get(role) if isinstance(role, str) else None
         if place is None:
             raise _refuse(f"expected the role system, user, assistant or tool, got {short(role)}")
-        self.place = place
+        content = message.content
+        if content.__class__ is str:
+            if role == "tool":
+                raise _refuse("expected tool_result blocks in a tool message (Message.tool makes one), got text")
+            self.add(role, message.name, [{"type": "text", "text": content, "place": place}] if content else [], out)
+            return
         self.foreign = message.dialect is not None and message.dialect != self.lens.dialect
-        blocks = self.blocks(message.content, place)
+        blocks = self.blocks(content, place)
         if role == "user" and any(block["type"] == "tool_result" for block in blocks):
             for results, run in _runs(blocks):
                 self.add("tool" if results else "user", message.name, run, out)
@@ -359,7 +365,8 @@ class _Viewing:
             return
         lens = self.lens
         found: dict[str, Any] = {"role": role, "blocks": blocks}
-        self.put(found, "message", "name", name, "a message")
+        if name is not None:
+            self.put(found, "message", "name", name, "a message")
         if lens.wants_message_text:
             _put_text(found, blocks)
         if lens.wants_refusal:
@@ -369,7 +376,7 @@ class _Viewing:
         out.append(found)
 
     def blocks(self, content: Any, place: str) -> list[dict[str, Any]]:
-        if content.__class__ is str:
+        if content.__class__ is str:  # of a tool's result
             return [{"type": "text", "text": content, "place": place}] if content else []
         out = []
         dropped = self.lens.dropped
@@ -387,8 +394,6 @@ class _Viewing:
 
     def opaque(self, out: dict[str, Any], key: str, value: Any) -> None:
         """A part that only the dialect it came from understands."""
-        if value is None:
-            return
         if self.foreign:
             self.dropped_opaque += 1
         else:
@@ -396,16 +401,17 @@ class _Viewing:
 
     def text(self, block: TextBlock) -> dict[str, Any] | None:
         text = _texted(block.text, "text")
-        if not text and block.signature is None:  # some wires refuse an empty text, and it says nothing
-            return None
         out: dict[str, Any] = {"type": "text", "text": text}
-        self.opaque(out, "signature", block.signature)
-        self.opaque(out, "native", block.native)
+        if block.signature is not None:
+            self.opaque(out, "signature", block.signature)
+        if block.native is not None:
+            self.opaque(out, "native", block.native)
         if block.citations is not None:
             self.opaque(out, "citations", list(_listed(block.citations, "citations")))
-        if not text and "signature" not in out:
+        if not text and "signature" not in out:  # some wires refuse an empty text, and it says nothing
             return None
-        self.put(out, "block", "cache_control", block.cache_control, "a text block")
+        if block.cache_control is not None:
+            self.put(out, "block", "cache_control", block.cache_control, "a text block")
         return out
 
     def thinking(self, block: ThinkingBlock) -> dict[str, Any] | None:
@@ -426,7 +432,8 @@ class _Viewing:
 
     def image(self, block: ImageBlock) -> dict[str, Any]:
         out = self.media("image", block.source)
-        self.opaque(out, "signature", block.signature)
+        if block.signature is not None:
+            self.opaque(out, "signature", block.signature)
         self.put(out, "block", "detail", block.detail, "an image block")
         self.put(out, "block", "cache_control", block.cache_control, "an image block")
         return out
@@ -470,9 +477,12 @@ class _Viewing:
             out["object"] = given
         if block.wire_id is not None and not self.foreign:  # not counted: `id` still says which call it is
             out["wire_id"] = block.wire_id
-        self.opaque(out, "item_id", block.item_id)
-        self.opaque(out, "signature", block.signature)
-        self.opaque(out, "native", block.native)
+        if block.item_id is not None:
+            self.opaque(out, "item_id", block.item_id)
+        if block.signature is not None:
+            self.opaque(out, "signature", block.signature)
+        if block.native is not None:
+            self.opaque(out, "native", block.native)
         self.calls[block.id] = (block.name, out.get("wire_id"))
         return out
 

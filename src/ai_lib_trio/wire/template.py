@@ -257,36 +257,30 @@ class Compiler:
     # ---- objects and lists ----
 
     def _object(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
-        entries: list[tuple[str, Run]] = []
-        constants: dict[str, Any] = {}
-        dynamic = False
+        entries: list[tuple[str, Run | None, Any]] = []
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise where.at(str(key)).error(f"expected a key that is text, got {short(key)}")
             node = self.compile(value, where.at(key), names)
-            name = unescape(key)
-            if node.constant:
-                if node.value is None:
-                    continue
-                constants[name] = node.value
-                entries.append((name, _give(node.value)))
-            else:
-                dynamic = True
-                entries.append((name, node.run))
-        if not dynamic:
-            return _constant({key: None if value is _NULL else value for key, value in constants.items()})
-        fixed = frozenset(constants)
-        steps = tuple((name, run, name not in fixed) for name, run in entries)
+            if not node.constant:
+                entries.append((unescape(key), node.run, None))
+            elif node.value is not None:
+                entries.append((unescape(key), None, _plain(node.value)))
+        if all(run is None for _, run, _ in entries):
+            return _constant({name: value for name, _, value in entries})
+        steps = tuple(entries)
 
         def build(scope: Scope) -> Any:
             out = {}
             alive = False
-            for name, run, counts in steps:
+            for name, run, constant in steps:
+                if run is None:
+                    out[name] = constant
+                    continue
                 value = run(scope)
                 if value is not None:
                     out[name] = value if value is not _NULL else None
-                    if counts:
-                        alive = True
+                    alive = True
             return out if alive else None
 
         return Node(build)
