@@ -19,6 +19,7 @@ from .running import run_async
 from .screen import Printer
 
 if TYPE_CHECKING:
+    from ..protocol.loader import Catalog
     from ..simulator import Entry, Fault, Reply, Simulator
 
 __all__ = ["simulate"]
@@ -100,21 +101,23 @@ def simulate(
     run_async(main)
 
 
-def _playable(catalog: Any) -> list[str]:
-    """The providers whose usual dialect the simulator speaks."""
-    return [name for name in catalog.providers() if catalog.provider(name).family().simulate]
+def _playable(catalog: Catalog) -> list[str]:
+    """The providers with a dialect that the simulator speaks."""
+    return [
+        name
+        for name in catalog.providers()
+        if any(family.simulate for family in catalog.provider(name).families.values())
+    ]
 
 
-def _known(catalog: Any, name: str) -> str:
+def _known(catalog: Catalog, name: str) -> str:
     """The id of a provider or a dialect. Raises CallerError for neither."""
     if catalog.has_provider(name):
-        ident: str = catalog.provider(name).id
-        return ident
+        return catalog.provider(name).id
     try:
-        dialect: str = catalog.dialect(name).id
+        return catalog.dialect(name).id
     except CallerError:
-        return str(catalog.provider(name).id)  # its error names the providers that come near
-    return dialect
+        return catalog.provider(name).id  # its error names the providers that come near
 
 
 def _answer(

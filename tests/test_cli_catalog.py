@@ -1,0 +1,203 @@
+"""`ailib providers`, `models` and `manifests`: what the catalogue knows, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ai_lib_trio.cli import main
+from ai_lib_trio.protocol.loader import Catalog
+from cli_support import Terminal, ailib, one_error
+
+PROVIDER = """\
+id: acme
+protocol_version: "2.0"
+endpoint:
+  base_url: https://api.acme.example/v1
+  auth: {type: bearer, token_env: ACME_API_KEY}
+default_api_family: chat
+api_families:
+  chat: {dialect: chat_completions}
+"""
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> object:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
+    assert main(arguments) == 0
+    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+
+# ---- providers
+
+
+def test_every_provider_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = Catalog.open(environ={})
+    assert [row[0] for row in lines(capsys, "providers")] == catalog.providers()
+    found = document(capsys, "providers")
+    assert isinstance(found, list)
+    assert [row["id"] for row in found] == catalog.providers()
+
+
+def test_providers_can_be_searched_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [row[0] for row in lines(capsys, "providers", "ANTHRO")] == ["anthropic"]
+    assert [row[0] for row in lines(capsys, "providers", "--dialect", "ollama_chat")] == ["ollama"]
+    assert lines(capsys, "providers", "--capability", "no-such-thing") == []
+
+
+def test_a_key_is_said_to_be_set_and_never_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234567890")
+    assert main(["providers", "--ready", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert "sk-secret" not in shown
+    found = {row["id"]: row["key"] for row in json.loads(shown)}
+    assert found["openai"] == "set"
+    assert found["ollama"] == "not needed"
+    assert "anthropic" not in found
+
+
+# ---- models
+
+
+def test_every_model_is_listed_with_its_prices(capsys: pytest.CaptureFixture[str]) -> None:
+    models = Catalog.open(environ={}).models()
+    found = document(capsys, "models")
+    assert isinstance(found, list)
+    assert [row["ref"] for row in found] == [f"{facts.provider}/{facts.key}" for facts in models]
+    priced = next(facts for facts in models if facts.pricing is not None and facts.pricing.output_per_1m)
+    row = next(row for row in found if row["ref"] == f"{priced.provider}/{priced.key}")
+    assert priced.pricing is not None
+    assert row["pricing"]["output_per_1m"] == priced.pricing.output_per_1m
+
+
+def test_models_can_be_searched_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
+    of_one = lines(capsys, "models", "--provider", "anthropic")
+    assert of_one
+    assert all(row[0].startswith("anthropic/") for row in of_one)
+    haiku = lines(capsys, "models", "haiku", "--provider", "anthropic")
+    assert haiku
+    assert all("haiku" in row[0] for row in haiku)
+    big = document(capsys, "models", "--min-context", "1000000")
+    assert isinstance(big, list)
+    assert big
+    assert all(row["context_window"] >= 1_000_000 for row in big)
+
+
+def test_an_unknown_provider_is_said() -> None:
+    line = one_error(ailib("models", "--provider", "anthropc"))
+    assert "E1004" in line
+    assert "anthropic" in line
+
+
+def test_tables_have_heads_on_a_terminal_only() -> None:
+    with Terminal("models", "--provider", "ollama") as terminal:
+        terminal.wait_for("in $/1M")
+        assert terminal.wait_end() == 0
+    assert "context" not in ailib("models", "--provider", "ollama").out
+
+
+# ---- manifests
+
+
+def test_show_tells_what_a_manifest_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["manifests", "show", "openai"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("https://api.openai.com", "OPENAI_API_KEY", "responses", "429"):
+        assert word in shown
+    tree = document(capsys, "manifests", "show", "openai")
+    assert isinstance(tree, dict)
+    assert tree["families"]["responses"]["encode"]["body"]  # the dialect is merged in
+
+
+def test_show_and_validate_take_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(PROVIDER, encoding="utf-8")
+    assert main(["manifests", "show", str(file)]) == 0
+    assert "https://api.acme.example/v1" in capsys.readouterr().out
+    assert main(["manifests", "validate", str(file)]) == 0
+    assert "1 API compiled (chat)" in capsys.readouterr().out
+
+
+def test_every_bundled_manifest_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "manifests", "validate")
+    assert isinstance(found, list)
+    assert [row["name"] for row in found] == [*Catalog.open(environ={}).providers(), "models"]
+    assert all(row["error"] is None for row in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("default_api_family: chat", "defualt_api_family: chat"),
+            "defualt_api_family",
+        ),  # an unknown key is an error here
+        (("type: bearer", "type: bear"), "bearer"),
+        (("chat: {dialect: chat_completions}", "chat: {dialect: chat_completion}"), "chat_completion"),
+        (("{dialect: chat_completions}", "{dialect: chat_completions, decode: {rules: 7}}"), "decode"),
+        (("{dialect: chat_completions}", "{dialect: chat_completions, encode: {body: {x: {$iff: 1}}}}"), "$iff"),
+    ],
+)
+def test_validate_names_file_line_and_fault(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(PROVIDER.replace(*change), encoding="utf-8")
+    assert main(["manifests", "validate", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "E1001" in shown.err
+    assert "acme.yaml:" in shown.err
+    assert said in shown.err
+
+
+def test_validate_reads_a_directory_and_says_which_files_fail(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "acme.yaml").write_text(PROVIDER, encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(PROVIDER.replace("acme", "bad").replace("bearer", "bear"), encoding="utf-8")
+    assert main(["manifests", "validate", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert "acme: 1 API compiled" in shown.out
+    assert "bad.yaml:" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "E1001" in one_error(ailib("manifests", "show", str(tmp_path / "none.yaml")))
+
+
+# ---- the command itself
+
+
+def test_help_is_exit_0_and_lists_the_commands() -> None:
+    done = ailib("--help")
+    assert done.code == 0
+    for command in ("chat", "demo", "manifests", "models", "providers", "simulate"):
+        assert command in done.out
+
+
+def test_an_unknown_command_is_exit_2() -> None:
+    assert ailib("nonsense").code == 2
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import util
+
+    found = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "rich" else found(name, *rest))
+    assert main(["providers"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "ailib needs rich: pip install 'ai-lib-trio[cli]'\n"

@@ -1,0 +1,116 @@
+"""The README says what is true: each Python block runs, and the set-up commands are two, one line each."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import ai_lib_trio
+from ai_lib_trio.simulator import Script, Simulator, Text, Thinking, ToolCall, Usage, open_simulator
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+HAIKU = "Bytes fall like spring rain"
+USAGE = Usage(input_tokens=20, output_tokens=5)
+
+# Section -> what the provider answers there, and what the block prints.
+SAID: dict[str, tuple[list[Script], list[str]]] = {
+    "One call": ([Script(steps=[Text("Scattering."), USAGE])], ["Scattering.", "20 5 end_turn"]),
+    "A stream": (
+        [Script(steps=[Thinking("Five, seven, five."), Text(HAIKU)], pieces="whole")],
+        ["(thinking) Five, seven, five.", HAIKU, "end_turn True"],
+    ),
+    "Tools": (
+        [Script(steps=[ToolCall("weather", {"city": "Lisbon"})]), Script(steps=[Text("A rain jacket.")])],
+        ["weather {'city': 'Lisbon'}", "A rain jacket."],
+    ),
+    "Time, cancellation, errors": (
+        [Script(steps=[Text("The margin is too narrow.")])],
+        ["in time: True", "too slow: False", "E4002 cancel_token do not retry"],
+    ),
+    "Many at once": (
+        [Script(steps=[Text("4"), USAGE])] * 3,
+        ["openai/gpt-5 5", "mistral/mistral-large-latest 5", "groq/llama-3.3-70b-versatile 5", "3 0"],
+    ),
+    "A provider of your own": ([Script(steps=[Text("Beep.")])], ["Beep."]),
+}
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Every Python block, with the section it stands in."""
+    found = []
+    for section in re.split(r"^#+ ", README, flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        found += [(title, code) for code in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)]
+    return found
+
+
+def test_every_python_block_is_one_that_is_run() -> None:
+    assert [title for title, _ in blocks()] == list(SAID)
+
+
+@pytest.mark.parametrize(("title", "code"), blocks(), ids=[title for title, _ in blocks()])
+async def test_a_block_runs_and_prints_what_it_should(
+    title: str, code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts, printed = SAID[title]
+    is_own = title == "A provider of your own"  # with a field that the dialect does not know
+    async with open_simulator(scripts=scripts, check=not is_own) as sim:
+        point_at(sim, monkeypatch)
+        await main_of(code, monkeypatch)()
+        assert [entry.refused for entry in sim.entries] == [None] * len(scripts)
+        if is_own:
+            assert sim.entries[0].body["project"] == "demo"
+    shown = capsys.readouterr().out.splitlines()
+    if title == "Many at once":
+        shown, printed = sorted(shown), sorted(printed)
+    assert shown == printed
+
+
+def point_at(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `open_client` of the blocks talk to the simulator, with keys of no worth."""
+    original = ai_lib_trio.open_client
+    providers = ai_lib_trio.protocol.loader.Catalog.open(environ={}).providers()  # type: ignore[attr-defined]
+    config = ai_lib_trio.Config(
+        base_urls={name: sim.base_url(name) for name in providers} | {"acme": sim.base_url("chat_completions")},
+        api_keys=dict.fromkeys([*providers, "acme"], "a-key-of-the-test"),
+    )
+
+    def pointed(*arguments: Any, **named: Any) -> Any:
+        return original(*arguments, **named, config=config)
+
+    monkeypatch.setattr(ai_lib_trio, "open_client", pointed)
+
+
+def main_of(code: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """The `main` that a block gives to `trio.run`."""
+    given: list[Callable[[], Awaitable[None]]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(trio, "run", given.append)
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert len(given) == 1
+    return given[0]
+
+
+def test_there_are_exactly_two_set_up_commands_of_one_line() -> None:
+    commands = re.findall(r"^```sh\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 2
+    assert all("\n" not in command for command in commands)
+    demo, tests = (shlex.split(command) for command in commands)
+    assert demo[-2:] == [".venv/bin/ailib", "demo"]
+    assert ".[cli]" in demo
+    assert tests[-1] == ".venv-test/bin/pytest"
+    assert ".[test]" in tests
+
+
+def test_the_links_of_the_readme_and_the_docs_lead_somewhere() -> None:
+    root = Path(__file__).resolve().parents[1]
+    for page in (root / "README.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
