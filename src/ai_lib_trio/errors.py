@@ -97,6 +97,8 @@ KINDS: Mapping[str, Kind] = {
     "provider_failed": Kind("E3002", False, True),
     "client_closed": Kind("E4002", False, False),
     "admission_too_late": Kind("E2001", False, True),
+    "retry_budget": Kind("E3002", False, True),
+    "no_quorum": Kind("E4001", False, False),
     "cost_cap": Kind("E2002", False, False),
     "no_credential": Kind("E1002", False, True),
     "credential_not_bound": Kind("E1002", False, True),
@@ -147,6 +149,7 @@ class AiLibError(Exception):
         self.name = row.name
         # The table says what may be done; a kind, or whoever raises, can only take away from it.
         self.retryable = row.retryable and (of_kind is None or of_kind.retryable) and retryable is not False
+        self.retry_vetoed = retryable is False  # whoever raised it knows better than any list of statuses
         self.fallbackable = row.fallbackable and (of_kind is None or of_kind.fallbackable) and fallbackable is not False
         self.status = status
         self.provider_code = provider_code

@@ -10,11 +10,28 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from .errors import AdmissionError, AiLibError
+from .types.admission import Forecast, GateView, LimitsSeen
 from .types.events import StreamingEvent
+from .types.records import Record
 from .types.request import Request
 from .types.response import Fold
+from .types.stats import AttemptState, Skipped, Verdict
+from .types.usage import Usage
 
-__all__ = ["Batch", "Call", "FoldOutlet", "Outlet", "Service", "Timeouts"]
+__all__ = [
+    "Batch",
+    "Call",
+    "Ending",
+    "Entry",
+    "FoldOutlet",
+    "Gate",
+    "Outlet",
+    "Service",
+    "Ticket",
+    "Timeouts",
+    "send",
+]
 
 Batch = Sequence[StreamingEvent]
 
@@ -44,15 +61,49 @@ class Timeouts(NamedTuple):
     idle_s: float = 120.0
 
 
+class Entry(Protocol):
+    """What one attempt left in `Call.log`, as policies see it. `verdict` is theirs to write."""
+
+    call: Call
+    error: AiLibError | None
+    is_settled: bool
+    verdict: Verdict | None
+
+    def state(self) -> AttemptState:
+        """How far the attempt came: `unsent`, `silent`, `refused`, `partial` or `complete`."""
+        ...
+
+    def cost(self) -> float | None:
+        """What it cost so far, in the currency of its model's prices; None where nobody can know."""
+        ...
+
+
 class Call:
     """One call on its way: what is asked, of whom, and by when.
 
     `number` counts the client's calls; `target` is what the client resolved the model to; `deadline` is absolute, on
-    trio's clock (inf for none); `attempt` starts at 1. `log` gathers what each attempt came to, and is shared by the
-    copies that policies hand on with another target or attempt.
+    trio's clock (inf for none). `tenant` is whose call it is and `tokens` how much it is thought to use: both are for
+    the order in an actor's queue and its limits. `log` and `skipped` gather what each attempt came to and which
+    targets were passed over; they are shared by the copies that policies hand on. A copy is one attempt: `retry` says
+    how many there were at this target before it, `lane` which member of a race it is, and the innermost service fills
+    in `attempt` (which counts from 1 over the whole call) and `entry`.
     """
 
-    __slots__ = ("attempt", "deadline", "log", "number", "request", "target", "timeouts")
+    __slots__ = (
+        "attempt",
+        "deadline",
+        "entry",
+        "lane",
+        "log",
+        "number",
+        "request",
+        "retry",
+        "skipped",
+        "target",
+        "tenant",
+        "timeouts",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -64,6 +115,11 @@ class Call:
         timeouts: Timeouts | None = None,
         attempt: int = 1,
         log: list[Any] | None = None,
+        skipped: list[Skipped] | None = None,
+        tenant: str = "",
+        tokens: int = 0,
+        retry: int = 0,
+        lane: int = 0,
     ) -> None:
         self.number = number
         self.request = request
@@ -72,9 +128,47 @@ class Call:
         self.timeouts = timeouts
         self.attempt = attempt
         self.log: list[Any] = [] if log is None else log
+        self.skipped: list[Skipped] = [] if skipped is None else skipped
+        self.tenant = tenant
+        self.tokens = tokens
+        self.retry = retry
+        self.lane = lane
+        self.entry: Entry | None = None
+
+    def copy(
+        self,
+        *,
+        request: Request | None = None,
+        target: Any = None,
+        tokens: int | None = None,
+        retry: int = 0,
+        lane: int | None = None,
+        deadline: float | None = None,
+    ) -> Call:
+        """This call for another attempt, target or lane; what is not given stays."""
+        return Call(
+            self.number,
+            self.request if request is None else request,
+            self.target if target is None else target,
+            deadline=self.deadline if deadline is None else deadline,
+            timeouts=self.timeouts,
+            attempt=self.attempt,
+            log=self.log,
+            skipped=self.skipped,
+            tenant=self.tenant,
+            tokens=self.tokens if tokens is None else tokens,
+            retry=retry,
+            lane=self.lane if lane is None else lane,
+        )
 
 
 Service = Callable[[Call, Outlet], Awaitable[None]]
+
+
+async def send(outlet: Outlet, batch: Batch) -> None:
+    """Write a batch, and wait until there is room for the next."""
+    if not outlet.send_nowait(batch):
+        await outlet.wait_room()
 
 
 class FoldOutlet:
@@ -93,3 +187,108 @@ class FoldOutlet:
 
     async def wait_room(self) -> None:
         return None
+
+
+# ---- the gate in front of a provider: state that an actor owns, behind one protocol
+
+
+class Ticket:
+    """One attempt at a gate, made by the actor: `item` is its job. `marks` are the gate's own notes."""
+
+    __slots__ = ("arrived", "attempt", "deadline", "is_retry", "item", "marks", "model", "number", "tenant", "tokens")
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        attempt: int,
+        model: str,
+        arrived: float,
+        deadline: float = math.inf,
+        tenant: str = "",
+        tokens: int = 0,
+        is_retry: bool = False,
+        item: Any = None,
+    ) -> None:
+        self.number = number
+        self.attempt = attempt
+        self.model = model
+        self.arrived = arrived
+        self.deadline = deadline
+        self.tenant = tenant
+        self.tokens = tokens
+        self.is_retry = is_retry
+        self.item = item
+        self.marks: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.number}.{self.attempt} {self.model} tenant {self.tenant!r} {self.tokens} tokens>"
+
+
+class Ending(NamedTuple):
+    """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission."""
+
+    error: AiLibError | None
+    state: AttemptState
+    is_left: bool = False  # its caller went away: nobody's fault
+    took_s: float = 0.0
+    first_token_s: float | None = None
+    usage: Usage | None = None
+
+
+class Gate(Protocol):
+    """Everything between a job and its exchange: queue, breaker, limits, permits, retry budget. Owned by one actor.
+
+    Synchronous and without a clock: `now` is trio's time, given by the actor. Every ticket that was offered comes out
+    exactly once: by `offer` or `turn` with an error, or by `turn` without one and then `ended`, or by `withdraw`.
+    """
+
+    @property
+    def queued(self) -> int:
+        """Tickets that wait."""
+        ...
+
+    @property
+    def inflight(self) -> int:
+        """Tickets that were admitted and have not ended."""
+        ...
+
+    def offer(self, ticket: Ticket, now: float) -> AdmissionError | None:
+        """Take a ticket into the queue, or say at once why not."""
+        ...
+
+    def turn(self, now: float) -> list[tuple[Ticket, AdmissionError | None]]:
+        """Who starts now (None) and who is refused now, in order."""
+        ...
+
+    def wake_at(self) -> float:
+        """When the next turn is due though nothing happened; inf for never."""
+        ...
+
+    def withdraw(self, ticket: Ticket, now: float) -> None:
+        """The caller of a ticket that waits has left."""
+        ...
+
+    def learnt(self, ticket: Ticket, seen: LimitsSeen, now: float) -> None:
+        """The reply to an admitted ticket told its limits."""
+        ...
+
+    def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
+        """An admitted ticket's exchange is over; its permit is free."""
+        ...
+
+    def forecast(self, ticket: Ticket, now: float) -> Forecast:
+        """What `offer` and `turn` would do with this ticket, without doing it."""
+        ...
+
+    def first_token_quantile(self, model: str, share: float) -> float | None:
+        """The seconds within which `share` of recent replies had their first token; None without enough of them."""
+        ...
+
+    def news(self) -> list[Record]:
+        """Changes since the last time it was asked, for sinks."""
+        ...
+
+    def view(self, now: float) -> GateView:
+        """A snapshot for people."""
+        ...

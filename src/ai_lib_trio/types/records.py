@@ -13,9 +13,11 @@ import msgspec
 __all__ = [
     "ActorRestarted",
     "AttemptStarted",
+    "BreakerChanged",
     "CallAdmitted",
     "CallEnded",
     "CallQueued",
+    "CallRerouted",
     "EventBatch",
     "FirstToken",
     "Record",
@@ -91,5 +93,34 @@ class ActorRestarted(_Record, frozen=True):
     failed: bool
 
 
-Record = CallQueued | CallAdmitted | AttemptStarted | FirstToken | EventBatch | CallEnded | ActorRestarted
+class BreakerChanged(_Record, frozen=True):
+    """A breaker opened, let probes through, or closed. `of` is a model, or `connection` for what counts for all."""
+
+    provider: str
+    of: str
+    state: str
+
+
+class CallRerouted(_Record, frozen=True):
+    """A policy hands the call to another target, or to the same one again. `after_s` is the pause before it."""
+
+    call: int
+    attempt: int
+    from_model: str
+    to_model: str
+    reason: str
+    after_s: float = 0.0
+
+
+Record = (
+    BreakerChanged
+    | CallRerouted
+    | CallQueued
+    | CallAdmitted
+    | AttemptStarted
+    | FirstToken
+    | EventBatch
+    | CallEnded
+    | ActorRestarted
+)
 Sink = Callable[[Record], None]

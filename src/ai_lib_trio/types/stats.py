@@ -8,10 +8,12 @@ import msgspec
 
 from .usage import Usage
 
-__all__ = ["Attempt", "AttemptState", "CallStats", "Outcome"]
+__all__ = ["Attempt", "AttemptState", "Billed", "CallStats", "Outcome", "Skipped", "Verdict"]
 
 Outcome = Literal["ok", "failed", "cancelled"]
 AttemptState = Literal["unsent", "refused", "silent", "partial", "complete"]
+Verdict = Literal["won", "lost", "retried", "replaced"]
+Billed = Literal["nothing", "reported", "estimated", "unknown"]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -19,6 +21,11 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `state` says how far it came: `unsent` (nothing written), `silent` (sent, no status), `refused` (an error
     status), `partial` (output arrived), `complete`. Seconds are durations; None where that point was not reached.
+
+    `verdict` says what became of it where there was more than one: `won`, `lost` (a race), `retried`, `replaced` (by
+    another target). `usage` is what it used and `billed` how that is known: `reported` by the provider, `estimated`
+    from what was sent and what arrived, `unknown`, or `nothing` (it never went out, or was refused). `cost` is in
+    `currency`, None where usage or prices are unknown.
     """
 
     number: int
@@ -34,12 +41,26 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     first_token_s: float | None = None
     total_s: float = 0.0
     request_id: str | None = None
+    verdict: Verdict | None = None
+    billed: Billed = "unknown"
+    usage: Usage | None = None
+    cost: float | None = None
+    currency: str | None = None
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A target that was passed over without an attempt, and why."""
+
+    model: str
+    reason: str
 
 
 class CallStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A call's account. Times are seconds; `bytes_in` counts the reply's body as it came off the wire.
 
-    `cost` is in `currency`, computed from the registry's prices; None where usage or prices are unknown.
+    `usage` is the reply's; `cost` is the sum of what the attempts cost, in `currency`, by the registry's prices: all of
+    them, lost and failed ones too. `billed` is how well it is known, the weakest of the attempts' own; with `unknown`,
+    `cost` is what is known of it, a lower bound, or None. `skipped` are targets that were passed over.
     `dropped_opaque_blocks` counts parts of earlier turns that this dialect cannot take back.
     """
 
@@ -55,5 +76,7 @@ class CallStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost: float | None = None
     currency: str | None = None
+    billed: Billed = "unknown"
     dropped_opaque_blocks: int = 0
     warnings: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()

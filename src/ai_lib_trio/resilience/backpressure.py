@@ -1,0 +1,353 @@
+"""The gate in front of a provider: queue, breakers, limits, permits and retry budget, put together.
+
+Imports `service` and the machines beside it. Pure: `now` is an argument. Implements `service.Gate`. The order, for
+each call: breakers and limits are looked at (what cannot go in time is refused at once) -> a retry pays -> queue ->
+limits -> a permit -> breakers are entered. So a probe of a half-open breaker holds its permit first, and a refusal
+takes nothing from anybody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ..errors import AdmissionError
+from ..protocol.manifest import Scope
+from ..service import Ending, Ticket
+from ..types.admission import BreakerView, Forecast, GateView, LimitsSeen, LimitView
+from ..types.records import BreakerChanged, Record
+from .budget import BudgetRules, RetryBudget
+from .circuit_breaker import Breaker, BreakerRules
+from .fair_queue import FairQueue, due_of
+from .rate_limiter import Limiter, LimitRules, Mark
+
+__all__ = ["GateRules", "ProviderGate"]
+
+CONNECTION = "connection"
+CONNECT_KINDS = frozenset({"connect", "connect_timeout", "tls_refused"})
+SERVER_CODES = frozenset({"E3001", "E3002", "E3003"})
+LATENCY_SAMPLES = 128
+MIN_SAMPLES = 20  # fewer say nothing about a tail
+
+
+class GateRules(NamedTuple):
+    """What a gate goes by. `scope` is what a limit is a limit of; `breaker` None is no breaker."""
+
+    max_inflight: int = 1000
+    max_queued: int = 10_000
+    max_queued_tokens: float = 50_000_000.0  # the default number of calls at 5000 tokens each
+    when_full: Literal["wait", "shed"] = "wait"
+    scope: Scope = "key"
+    limits: LimitRules = LimitRules()
+    breaker: BreakerRules | None = BreakerRules()
+    budget: BudgetRules | None = BudgetRules()
+    weights: Mapping[str, float] = {}
+
+
+class _Passes(NamedTuple):
+    limiter: Limiter
+    mark: Mark
+    model: int
+    connection: int
+
+
+class ProviderGate:
+    """One actor's gate."""
+
+    def __init__(self, rules: GateRules, *, provider: str = "") -> None:
+        self.rules = rules
+        self._provider = provider
+        self._queue = FairQueue(rules.weights)
+        self._inflight: dict[Ticket, None] = {}
+        self._fresh: list[Ticket] = []
+        self._budget = RetryBudget(rules.budget) if rules.budget is not None else None
+        self._limiters: dict[str, Limiter] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._told: dict[str, str] = {}  # the last state of each breaker that was news
+        self._latencies: dict[str, deque[float]] = {}
+        self._has_opened = False
+        self._wake_at = math.inf
+        self._news: list[Record] = []
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def inflight(self) -> int:
+        return len(self._inflight)
+
+    def wake_at(self) -> float:
+        """See `service.Gate`."""
+        return self._wake_at
+
+    # ---- the way in
+
+    def offer(self, ticket: Ticket, now: float) -> AdmissionError | None:
+        """See `service.Gate`."""
+        refusal = self._by_breakers(ticket.model, now) or self._by_time(ticket, now)
+        if refusal is not None:
+            return refusal
+        if self._budget is not None:
+            if not ticket.is_retry:
+                self._budget.deposit(now)
+            elif not self._budget.spend(now):
+                return AdmissionError("the retry budget of the provider is spent", kind="retry_budget")
+        self._queue.push(ticket)
+        self._fresh.append(ticket)
+        return None
+
+    def turn(self, now: float) -> list[tuple[Ticket, AdmissionError | None]]:
+        """See `service.Gate`."""
+        out: list[tuple[Ticket, AdmissionError | None]] = []
+        held: set[str] = set()
+        self._wake_at = math.inf
+        if self._has_opened:
+            out.extend(self._sent_away(now))
+        while self._queue:
+            ticket = self._queue.peek(held)
+            if ticket is None:
+                break
+            refusal = self._by_breakers(ticket.model, now)
+            if refusal is not None:
+                self._queue.remove(ticket)
+                out.append((ticket, refusal))
+                continue
+            limiter = self._limiter(ticket.model, now)
+            ready_at = limiter.ready_at(ticket.tokens, now)
+            if ready_at > due_of(ticket):
+                self._queue.remove(ticket)
+                out.append((ticket, _too_late(ready_at - now)))
+                continue
+            if ready_at > now:
+                # Whoever shares its limit waits behind it: to let the small ones pass would starve the large.
+                self._wake_at = min(self._wake_at, ready_at)
+                if self.rules.scope == "key":
+                    break
+                held.add(ticket.model)
+                continue
+            if len(self._inflight) >= self.rules.max_inflight:
+                break
+            self._queue.serve(ticket)
+            self._inflight[ticket] = None
+            mark = limiter.take(ticket.tokens, now)
+            ticket.marks = _Passes(limiter, mark, self._enter(ticket.model, now), self._enter(CONNECTION, now))
+            out.append((ticket, None))
+        out.extend((ticket, refusal) for ticket, refusal in self._overflow(now))
+        return out
+
+    def _sent_away(self, now: float) -> list[tuple[Ticket, AdmissionError | None]]:
+        """A breaker opened: whoever waits for it is told at once, and may go elsewhere."""
+        self._has_opened = False
+        out: list[tuple[Ticket, AdmissionError | None]] = []
+        for ticket in list(self._queue):
+            refusal = self._by_breakers(ticket.model, now)
+            if refusal is not None:
+                self._queue.remove(ticket)
+                out.append((ticket, refusal))
+        return sorted(out, key=lambda pair: (pair[0].number, pair[0].attempt))
+
+    def _overflow(self, now: float) -> list[tuple[Ticket, AdmissionError]]:
+        """The newest of those that wait beyond the bound."""
+        rules, queue = self.rules, self._queue
+        bound = rules.max_queued if rules.when_full == "wait" else 0
+        shed: list[tuple[Ticket, AdmissionError]] = []
+        while self._fresh and (len(queue) > bound or queue.tokens > rules.max_queued_tokens):
+            ticket = self._fresh.pop()
+            if ticket in queue:
+                queue.remove(ticket)
+                wait_s = self._limiter(ticket.model, now).ready_at(ticket.tokens, now) - now
+                shed.append((ticket, _shed(len(queue), wait_s)))
+        self._fresh.clear()
+        return shed
+
+    def withdraw(self, ticket: Ticket, now: float) -> None:
+        """See `service.Gate`."""
+        if ticket in self._queue:
+            self._queue.remove(ticket)
+
+    def _by_breakers(self, model: str, now: float) -> AdmissionError | None:
+        for of in (CONNECTION, model):
+            breaker = self._breakers.get(of)
+            if breaker is None or breaker.allows(now):
+                continue
+            self._tell(of, breaker, now)
+            wait_s = breaker.opens_in_s(now)
+            what = "connecting" if of == CONNECTION else f"{model}"
+            when = f"tried again in {wait_s:.1f} s" if wait_s > 0 else "being tried by another call"
+            return AdmissionError(
+                f"{what} failed too often; it is {when}", kind="breaker_open", retry_after_s=wait_s or None
+            )
+        return None
+
+    def _by_time(self, ticket: Ticket, now: float) -> AdmissionError | None:
+        """A call that cannot be admitted before it is due is told so now, and when it could have been."""
+        limiter = self._limiter(ticket.model, now)
+        if limiter.is_idle:
+            return None
+        due = due_of(ticket)
+        if len(self._queue):
+            models = None if self.rules.scope == "key" else (ticket.model,)
+            # The order of all who wait is only worked out where even the longest wait would matter.
+            at = limiter.due_at(ticket.tokens, len(self._queue), self._queue.tokens, now)
+            if at > due:
+                at = limiter.due_at(ticket.tokens, *self._queue.before(ticket, models), now)
+        else:
+            at = limiter.ready_at(ticket.tokens, now)
+        return _too_late(at - now) if at > due else None
+
+    def forecast(self, ticket: Ticket, now: float) -> Forecast:
+        """See `service.Gate`."""
+        refusal = self._by_breakers(ticket.model, now) or self._by_time(ticket, now)
+        if refusal is not None:
+            return Forecast(False, refusal.retry_after_s or 0.0, refusal.kind, refusal.message)
+        if ticket.is_retry and self._budget is not None and self._budget.balance(now) < 1.0:
+            return Forecast(False, 0.0, "retry_budget", "the retry budget of the provider is spent")
+        models = None if self.rules.scope == "key" else (ticket.model,)
+        limiter = self._limiter(ticket.model, now)
+        at = limiter.due_at(ticket.tokens, *self._queue.before(ticket, models), now)
+        if len(self._inflight) >= self.rules.max_inflight or at > now:
+            if self.rules.when_full == "shed" or len(self._queue) >= self.rules.max_queued:
+                return Forecast(False, at - now, "shed", f"{len(self._queue)} calls are waiting already")
+            return Forecast(True, at - now, None, f"{len(self._inflight)} calls are running, {len(self._queue)} wait")
+        return Forecast(True)
+
+    # ---- what replies tell
+
+    def learnt(self, ticket: Ticket, seen: LimitsSeen, now: float) -> None:
+        """See `service.Gate`."""
+        passes: _Passes = ticket.marks
+        passes.limiter.learn(passes.mark, seen, now)
+
+    def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
+        """See `service.Gate`."""
+        del self._inflight[ticket]
+        passes: _Passes = ticket.marks
+        usage = ending.usage
+        used = None
+        if usage is not None:
+            used = usage.total_tokens
+            if used is None and usage.input_tokens is not None:
+                used = usage.input_tokens + (usage.output_tokens or 0)
+        passes.limiter.settle(passes.mark, used=used, was_sent=ending.state != "unsent", now=now)
+        if used is not None:
+            self._queue.settle(ticket, used)
+        elif ending.state in ("unsent", "refused"):
+            self._queue.settle(ticket, 0.0)
+        error = ending.error
+        if error is not None and error.retry_after_s and error.code in ("E2001", "E3002") and error.kind == "provider":
+            passes.limiter.pause(error.retry_after_s, now)
+        if ending.first_token_s is not None:
+            samples = self._latencies.get(ticket.model)
+            if samples is None:
+                samples = self._latencies[ticket.model] = deque(maxlen=LATENCY_SAMPLES)
+            samples.append(ending.first_token_s)
+        self._leave(CONNECTION, passes.connection, _connected(ending), now)
+        self._leave(ticket.model, passes.model, self._failed(ending), now)
+
+    def _failed(self, ending: Ending) -> bool | None:
+        """Whether it was the provider's fault. None: it says nothing about the provider."""
+        error = ending.error
+        if error is not None and not ending.is_left:
+            if error.kind in CONNECT_KINDS:
+                return None  # counted for all models, by the connection's breaker
+            if error.code in SERVER_CODES and error.kind != "deadline":
+                return True
+            return False if error.kind == "provider" else None
+        rules = self.rules.breaker
+        slow_s = rules.slow_call_s if rules is not None else None
+        if slow_s is not None:
+            waited = ending.first_token_s if ending.first_token_s is not None else ending.took_s
+            if waited > slow_s:
+                return True
+        return None if ending.is_left else False
+
+    # ---- breakers and limiters, made when they have something to keep
+
+    def _enter(self, of: str, now: float) -> int:
+        if self.rules.breaker is None:
+            return 0
+        breaker = self._breakers.get(of)
+        if breaker is None:
+            breaker = self._breakers[of] = Breaker(self.rules.breaker)
+        pass_ = breaker.enter(now)
+        self._tell(of, breaker, now)
+        return pass_
+
+    def _leave(self, of: str, pass_: int, failed: bool | None, now: float) -> None:
+        breaker = self._breakers.get(of)
+        if breaker is not None:
+            breaker.leave(pass_, failed, now)
+            self._tell(of, breaker, now)
+
+    def _tell(self, of: str, breaker: Breaker, now: float) -> None:
+        state = breaker.state(now)
+        if state != self._told.get(of, "closed"):
+            self._told[of] = state
+            self._has_opened = self._has_opened or state == "open"
+            self._news.append(BreakerChanged(at_s=now, provider=self._provider, of=of, state=state))
+
+    def _limiter(self, model: str, now: float) -> Limiter:
+        scope = "key" if self.rules.scope == "key" else model
+        limiter = self._limiters.get(scope)
+        if limiter is None:
+            limiter = self._limiters[scope] = Limiter(self.rules.limits, now)
+        return limiter
+
+    # ---- for people and policies
+
+    def first_token_quantile(self, model: str, share: float) -> float | None:
+        """See `service.Gate`."""
+        samples = self._latencies.get(model)
+        if samples is None or len(samples) < MIN_SAMPLES:
+            return None
+        return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
+
+    def news(self) -> list[Record]:
+        """See `service.Gate`."""
+        news, self._news = self._news, []
+        return news
+
+    def view(self, now: float) -> GateView:
+        """See `service.Gate`."""
+        breakers: list[BreakerView] = []
+        for of, breaker in sorted(self._breakers.items()):
+            seen = breaker.view(of, now)
+            if seen is not None:
+                breakers.append(seen)
+        limits: list[LimitView] = []
+        for scope, limiter in sorted(self._limiters.items()):
+            limits.extend(limiter.views(scope, now))
+        paused_until = max((limiter.paused_until for limiter in self._limiters.values()), default=-math.inf)
+        return GateView(
+            retries_left=self._budget.balance(now) if self._budget is not None else math.inf,
+            paused_for_s=max(0.0, paused_until - now) if paused_until > -math.inf else 0.0,
+            breakers=tuple(breakers),
+            limits=tuple(limits),
+            queued_by_tenant=self._queue.by_tenant(),
+        )
+
+
+def _connected(ending: Ending) -> bool | None:
+    if ending.error is not None and ending.error.kind in CONNECT_KINDS:
+        return True
+    return None if ending.state == "unsent" else False
+
+
+def _too_late(wait_s: float) -> AdmissionError:
+    when = f"in {wait_s:.1f} s at the earliest" if wait_s < math.inf else "at no time that is known"
+    return AdmissionError(
+        f"the limits let this call through {when}, which is too late for it",
+        kind="admission_too_late",
+        retry_after_s=wait_s if wait_s < math.inf else None,
+    )
+
+
+def _shed(waiting: int, wait_s: float) -> AdmissionError:
+    return AdmissionError(
+        f"{waiting} calls are waiting for the provider already",
+        kind="shed",
+        retry_after_s=wait_s if 0 < wait_s < math.inf else None,
+    )

@@ -1,0 +1,155 @@
+"""The order in which calls wait: tenants by weighted share of tokens, within a tenant by deadline, then arrival.
+
+Imports `service`. Pure. The rules that must stay true: while two tenants both wait, what they are served is in
+proportion to their weights; nobody overtakes within one tenant and one limit; nothing is kept of a tenant that is even.
+
+Each tenant has a virtual time, which grows by served tokens divided by its weight; the one that is furthest behind is
+next (start-time fair queueing, https://doi.org/10.1109/90.649569, read 2026-11-22). A tenant that comes back after
+idling starts at the present virtual time: idling earns nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Container, Iterator, Mapping
+
+from ..service import Ticket
+
+__all__ = ["NO_DEADLINE_S", "FairQueue", "due_of"]
+
+NO_DEADLINE_S = 600.0  # a call without a deadline is ordered as if it had ten minutes from arrival, and waits no longer
+LEAST_COST = 1.0  # of a call that nobody could estimate
+
+
+def due_of(ticket: Ticket) -> float:
+    """By when a ticket must be admitted."""
+    return ticket.deadline if ticket.deadline < math.inf else ticket.arrived + NO_DEADLINE_S
+
+
+class _Tenant:
+    __slots__ = ("lanes", "name", "queued", "served", "weight")
+
+    def __init__(self, name: str, weight: float, served: float) -> None:
+        self.name = name
+        self.weight = weight
+        self.served = served  # virtual time
+        self.queued: dict[Ticket, None] = {}
+        self.lanes: dict[str, list[tuple[float, int, int, Ticket]]] = {}  # by model: one's limit does not hold another
+
+
+class FairQueue:
+    """Tickets that wait."""
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = dict(weights or {})
+        self._tenants: dict[str, _Tenant] = {}
+        self._now = 0.0  # virtual time: where the last one that was served stood
+        self._size = 0
+        self.tokens = 0  # that the tickets here are thought to use
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Ticket]:
+        for tenant in self._tenants.values():
+            yield from tenant.queued
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        tenant = self._tenants.get(ticket.tenant)
+        return tenant is not None and ticket in tenant.queued
+
+    def push(self, ticket: Ticket) -> None:
+        """Let it wait."""
+        tenant = self._tenants.get(ticket.tenant)
+        if tenant is None:
+            weight = self._weights.get(ticket.tenant, 1.0)
+            tenant = self._tenants[ticket.tenant] = _Tenant(ticket.tenant, weight, self._now)
+        elif not tenant.queued:
+            tenant.served = max(tenant.served, self._now)
+        tenant.queued[ticket] = None
+        lane = tenant.lanes.setdefault(ticket.model, [])
+        heapq.heappush(lane, (due_of(ticket), ticket.number, ticket.attempt, ticket))
+        self._size += 1
+        self.tokens += ticket.tokens
+
+    def peek(self, held: Container[str] = ()) -> Ticket | None:
+        """The next one, leaving out the models that are held."""
+        found: tuple[float, str, tuple[float, int, int, Ticket]] | None = None
+        for tenant in self._tenants.values():
+            if not tenant.queued or (found is not None and (tenant.served, tenant.name) > found[:2]):
+                continue
+            first = self._first(tenant, held)
+            if first is not None:
+                found = (tenant.served, tenant.name, first)
+        return None if found is None else found[2][3]
+
+    def _first(self, tenant: _Tenant, held: Container[str]) -> tuple[float, int, int, Ticket] | None:
+        best: tuple[float, int, int, Ticket] | None = None
+        for model, lane in list(tenant.lanes.items()):
+            while lane and lane[0][3] not in tenant.queued:  # taken out since
+                heapq.heappop(lane)
+            if not lane:
+                del tenant.lanes[model]
+            elif model not in held and (best is None or lane[0][:3] < best[:3]):
+                best = lane[0]
+        return best
+
+    def serve(self, ticket: Ticket) -> None:
+        """It goes: take it out and charge its tenant."""
+        tenant = self._tenants[ticket.tenant]
+        self._now = max(self._now, tenant.served)
+        tenant.served += max(LEAST_COST, ticket.tokens) / tenant.weight
+        self.remove(ticket)
+
+    def remove(self, ticket: Ticket) -> None:
+        """It leaves unserved."""
+        tenant = self._tenants[ticket.tenant]
+        del tenant.queued[ticket]
+        self._size -= 1
+        self.tokens -= ticket.tokens
+        self._tidy(tenant)
+
+    def settle(self, ticket: Ticket, used: float) -> None:
+        """A served ticket used another number of tokens than was thought: its tenant's share is corrected."""
+        tenant = self._tenants.get(ticket.tenant)
+        if tenant is not None:
+            tenant.served += (max(LEAST_COST, used) - max(LEAST_COST, ticket.tokens)) / tenant.weight
+            self._tidy(tenant)
+
+    def _tidy(self, tenant: _Tenant) -> None:
+        # Idle and not ahead of the others: coming back it would start at the present time anyway. Names of tenants
+        # may be as many as there are users, so nothing is kept of one that is even. When nobody waits, all are.
+        if self._size == 0:
+            self._now = 0.0
+            self._tenants.clear()
+        elif not tenant.queued and tenant.served <= self._now:
+            del self._tenants[tenant.name]
+
+    def before(self, ticket: Ticket, models: Container[str] | None) -> tuple[int, float]:
+        """How many calls and tokens go before this one, were it here now: all that are due earlier of its own tenant,
+        and of the others as much as their weights give them meanwhile. `models` are those that share its limit (None:
+        all)."""
+        mine = (due_of(ticket), ticket.number, ticket.attempt)
+        weight = self._weights.get(ticket.tenant, 1.0)
+        calls, tokens = 0, 0.0
+        own = self._tenants.get(ticket.tenant)
+        for other in own.queued if own is not None else ():
+            is_before = (due_of(other), other.number, other.attempt) < mine
+            if is_before and (models is None or other.model in models):
+                calls += 1
+                tokens += other.tokens
+        share = max(tokens, LEAST_COST * calls)
+        for tenant in self._tenants.values():
+            if tenant is own or not tenant.queued or share == 0.0:
+                continue
+            theirs = [other for other in tenant.queued if models is None or other.model in models]
+            sum_of = sum(max(LEAST_COST, other.tokens) for other in theirs)
+            part = min(1.0, share * tenant.weight / weight / sum_of) if sum_of else 0.0
+            calls += int(part * len(theirs))
+            tokens += part * sum(other.tokens for other in theirs)
+        return calls, tokens
+
+    def by_tenant(self) -> dict[str, int]:
+        """How many wait, by tenant."""
+        return {name: len(tenant.queued) for name, tenant in sorted(self._tenants.items()) if tenant.queued}

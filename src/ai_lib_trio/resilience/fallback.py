@@ -1,0 +1,155 @@
+"""Fallback: a chain of targets; when one fails in a way that another may not, the next is asked.
+
+Imports `service`, `delivery`, `failover` and trio. The rules that must stay true: after output has reached the caller
+the answer goes on elsewhere only by an explicit policy and with a `Rerouted` event; a target that cannot do what the
+request needs is passed over, and the call's stats say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple
+
+import trio
+
+from ..errors import AiLibError, CallerError
+from ..service import Call, Outlet, Service, send
+from ..types.events import FinalCandidate, Rerouted, StreamEnd
+from ..types.records import CallRerouted, Record
+from ..types.stats import Skipped
+from .delivery import Delivery
+from .failover import Splice
+
+__all__ = ["MidStream", "Step", "falling_back"]
+
+MidStream = Literal["fail", "restart", "continue"]
+NOT_HERE = frozenset({"capability", "context_window", "no_credential", "credential_not_bound"})
+
+
+class Step(NamedTuple):
+    """One target of a chain. `enter` gives the call as it goes there, or raises why it cannot; `can_continue` says
+    whether the target goes on with an answer that somebody else began."""
+
+    ref: str
+    enter: Callable[[Call], Awaitable[Call]]
+    service: Service
+    can_continue: Callable[[Call], bool]
+
+
+def falling_back(
+    steps: Sequence[Step],
+    *,
+    on: frozenset[str] = frozenset(),
+    mid_stream: MidStream = "fail",
+    emit: Callable[[Record], None] | None = None,
+) -> Service:
+    """The first of the targets that answers. `on` are standard codes that also lead to the next one.
+
+    Raises the error of the last target that was asked, or, where none was, why the first was passed over.
+    """
+
+    async def run(call: Call, outlet: Outlet) -> None:
+        delivery = Delivery.of(outlet)
+        splice = Splice(delivery) if mid_stream == "continue" else None
+        failed: AiLibError | None = None
+        refused: AiLibError | None = None
+        came_from = ""
+        for step in steps:
+            is_continuing = failed is not None and delivery.is_committed
+            try:
+                onward = await step.enter(call)
+            except AiLibError as exc:
+                if exc.kind not in NOT_HERE:
+                    raise
+                call.skipped.append(Skipped(step.ref, exc.message))
+                refused = refused or exc
+                continue
+            if is_continuing and splice is not None and splice.text and not step.can_continue(onward):
+                call.skipped.append(Skipped(step.ref, "cannot go on with an answer that another model began"))
+                continue
+            if failed is not None:
+                await _announce(call, delivery, failed, came_from, step.ref, mid_stream, emit)
+                if is_continuing and splice is not None:
+                    onward = onward.copy(request=splice.continuing(onward.request))
+            came_from = step.ref
+            logged = len(call.log)
+            try:
+                await step.service(onward, delivery if splice is None else splice)
+            except AiLibError as exc:
+                failed = exc
+            else:
+                if delivery is not outlet:
+                    delivery.flush()
+                return
+            if not failed.fallbackable and failed.code not in on:
+                raise failed
+            if failed.kind in ("deadline", "cancel_token", "client_closed", "bug") or isinstance(failed, CallerError):
+                raise failed
+            if delivery.is_committed:
+                if splice is None and mid_stream == "fail":
+                    raise failed
+                if splice is not None:
+                    if splice.candidates > 1:
+                        raise failed
+                    splice.onward()
+                    if splice.calls:
+                        await _end_with_calls(delivery, failed, step.ref)
+                        return
+            elif splice is not None:
+                splice.restart()
+            for entry in call.log[logged:]:
+                if entry.call.lane == call.lane and entry.verdict is None:
+                    entry.verdict = "replaced"
+        last = failed or refused
+        if last is None:
+            raise CallerError("a chain needs a model", kind="bad_argument")
+        for entry in call.log[::-1]:
+            if entry.call.lane == call.lane:
+                if entry.error is failed and entry.verdict == "replaced":
+                    entry.verdict = None  # nobody came after it
+                break
+        raise last
+
+    return run
+
+
+async def _announce(
+    call: Call,
+    delivery: Delivery,
+    failed: AiLibError,
+    came_from: str,
+    to: str,
+    mid_stream: MidStream,
+    emit: Callable[[Record], None] | None,
+) -> None:
+    reason = f"{failed.code} {failed.kind}"
+    if emit is not None:
+        emit(
+            CallRerouted(
+                at_s=trio.current_time(),
+                call=call.number,
+                attempt=len(call.log),
+                from_model=came_from,
+                to_model=to,
+                reason=reason,
+            )
+        )
+    discard = delivery.is_committed and mid_stream == "restart"
+    if not delivery.reroute(Rerouted(came_from, to, reason, discard=discard)):
+        await delivery.wait_room()
+
+
+async def _end_with_calls(delivery: Delivery, failed: AiLibError, ref: str) -> None:
+    """Whole tool calls were delivered before the cut: they are the answer, and their results make the next turn.
+
+    Another target asked to go on would make them a second time.
+    """
+    reason = f"{failed.code} {failed.kind}, after whole tool calls"
+    await send(
+        delivery,
+        [
+            Rerouted(ref, ref, reason),
+            FinalCandidate(0, "tool_use", "cut"),
+            StreamEnd("tool_use", "cut"),
+        ],
+    )

@@ -1,0 +1,196 @@
+"""Retry: another attempt at the same target, where the last one's state allows it.
+
+Imports `service`, `backoff`, `delivery` and trio. The rules that must stay true: nothing that reached the caller comes
+again without an event that voids it; a pause that the provider asked for is kept or the attempts end, never shortened;
+what cannot begin before the deadline is not begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+import trio
+
+from ..errors import AiLibError
+from ..protocol.manifest import RetryPolicy
+from ..service import Call, Outlet, Service
+from ..types.events import Rerouted
+from ..types.records import CallRerouted, Record
+from ..types.stats import AttemptState
+from .backoff import Backoff
+from .delivery import Delivery
+
+__all__ = ["Chance", "RetryRules", "Stop", "Wait", "decide", "retrying", "rules_of"]
+
+# Refusals of our own before anything was sent. When they meet a retry, the failure that led to it says more.
+GATE_KINDS = frozenset({"breaker_open", "shed", "admission_too_late", "retry_budget", "provider_failed"})
+
+
+class RetryRules(NamedTuple):
+    """When a target is tried again. `max_attempts` counts the first.
+
+    `on_status` adds statuses to what the standard table calls retryable; `on_names`, where given, keeps only errors of
+    those standard names. `silent` is how often a call may go out again after silence (its cost is unknown); `partial`
+    allows it after output, with a `Rerouted` event that voids what came. A hint longer than `max_hint_s` ends the
+    attempts.
+    """
+
+    max_attempts: int = 4
+    backoff: Backoff = Backoff()
+    on_status: frozenset[int] = frozenset()
+    on_names: frozenset[str] = frozenset()
+    silent: int = 1
+    partial: bool = False
+    max_hint_s: float = 60.0
+
+
+def rules_of(policy: RetryPolicy | None) -> RetryRules:
+    """The rules that a manifest's policy asks for; the specification's defaults where there is none."""
+    policy = policy or RetryPolicy()
+    backoff = Backoff(policy.strategy, policy.min_delay_ms / 1000, policy.max_delay_ms / 1000, policy.jitter)
+    return RetryRules(
+        max_attempts=1 if policy.strategy == "none" else policy.max_retries + 1,
+        backoff=backoff,
+        on_status=frozenset(policy.retry_on_http_status),
+        on_names=frozenset(policy.retry_on_error_code),
+        max_hint_s=max(60.0, backoff.max_delay_s),  # limits count in minutes: a minute is worth waiting for
+    )
+
+
+class Wait(NamedTuple):
+    """Try again after so many seconds."""
+
+    seconds: float
+
+
+class Stop(NamedTuple):
+    """Do not try this target again, for this reason."""
+
+    reason: str
+
+
+class Chance:
+    """A call's own generator, seeded by (seed, call number, lane), and made when first needed."""
+
+    __slots__ = ("_rng", "_seed")
+
+    def __init__(self, seed: object) -> None:
+        self._seed = seed
+        self._rng: Random | None = None
+
+    def of(self, call: Call) -> Random:
+        if self._rng is None:
+            self._rng = Random(f"{self._seed}:{call.number}" + (f":{call.lane}" if call.lane else ""))
+        return self._rng
+
+
+def decide(
+    error: AiLibError,
+    state: AttemptState,
+    *,
+    retry: int,
+    silent_before: int,
+    rules: RetryRules,
+    rng: Callable[[], Random],
+    now: float,
+    deadline: float,
+) -> Wait | Stop:
+    """What to do after attempt number `retry` (from 0) at a target failed in that state."""
+    if retry + 1 >= rules.max_attempts:
+        return Stop("attempts used up")
+    if not _is_retryable(error, rules):
+        return Stop(f"{error.name} is not retried")
+    if state == "partial" and not rules.partial:
+        return Stop("output reached the caller")
+    # An error inside a reply of status 200, before any output, is a refusal like one with a status.
+    if state == "silent" and error.kind != "provider" and silent_before >= rules.silent:
+        return Stop("sent without an answer")
+    pause = rules.backoff.pause_s(retry, rng())
+    hint = error.retry_after_s
+    if hint is not None:
+        if hint > rules.max_hint_s:
+            return Stop(f"asked to wait {hint:.0f} s")
+        pause = hint
+    if now + pause >= deadline:
+        return Stop("the deadline comes first")
+    return Wait(pause)
+
+
+def _is_retryable(error: AiLibError, rules: RetryRules) -> bool:
+    if error.code == "E2002" or error.retry_vetoed:
+        return False
+    if rules.on_names and error.kind == "provider" and error.name not in rules.on_names:
+        return False
+    return error.retryable or (error.kind == "provider" and error.status in rules.on_status)
+
+
+def retrying(
+    service: Service,
+    rules: RetryRules,
+    *,
+    chance: Chance,
+    emit: Callable[[Record], None] | None = None,
+) -> Service:
+    """The service, tried again by the rules. Raises the error of the last attempt that was more than a refusal of
+    ours."""
+
+    async def run(call: Call, outlet: Outlet) -> None:
+        delivery = Delivery.of(outlet)
+        retry = silent = 0
+        before: AiLibError | None = None
+        while True:
+            attempt = call.copy(retry=retry)
+            delivery.begin()
+            try:
+                await service(attempt, delivery)
+            except AiLibError as exc:
+                error = exc
+            else:
+                if delivery is not outlet:
+                    delivery.flush()
+                return
+            if before is not None and error.kind in GATE_KINDS:
+                raise before
+            entry = attempt.entry
+            state = entry.state() if entry is not None else "unsent"
+            if delivery.is_committed:
+                state = "partial"
+            now = trio.current_time()
+            step = decide(
+                error,
+                state,
+                retry=retry,
+                silent_before=silent,
+                rules=rules,
+                rng=lambda: chance.of(call),
+                now=now,
+                deadline=call.deadline,
+            )
+            if isinstance(step, Stop):
+                raise error
+            if entry is not None:
+                entry.verdict = "retried"
+            reason = f"{error.code} {error.kind}"
+            ref = getattr(call.target, "ref", "")
+            if emit is not None:
+                emit(
+                    CallRerouted(
+                        at_s=now,
+                        call=call.number,
+                        attempt=attempt.attempt,
+                        from_model=ref,
+                        to_model=ref,
+                        reason=reason,
+                        after_s=step.seconds,
+                    )
+                )
+            if delivery.is_committed and not delivery.reroute(Rerouted(ref, ref, reason, discard=True)):
+                await delivery.wait_room()
+            await trio.sleep(step.seconds)
+            before = error
+            retry += 1
+            silent += state == "silent" and error.kind != "provider"
+
+    return run
