@@ -75,6 +75,7 @@ class Exchange:
         self._inflater: Inflater | None = None
         self._error_body: bytearray | None = None
         self._plain_bytes = 0
+        self._verdict: TransportError | None = None  # what we ourselves found wrong, as opposed to the wire
 
     async def run(self) -> None:
         """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with."""
@@ -102,14 +103,16 @@ class Exchange:
             except _EnoughRead:
                 pass
             except TransportError as exc:
+                if exc is self._verdict:
+                    raise
                 # A status is worth more than a cut in its body.
                 if self._error_body is None:
                     self._end(exc)
                     return
+        if self._error_body is not None:  # worth more than a body that fell silent, too
+            raise self._refusal(bytes(self._error_body))
         if self._clock.cancelled_caught and self._phase != "drain":
             raise self._too_slow()
-        if self._error_body is not None:
-            raise self._refusal(bytes(self._error_body))
         self._end(None)
 
     # ---- the request
@@ -146,7 +149,8 @@ class Exchange:
         """See `transport.base.Sink`."""
         progress = self._progress
         now = trio.current_time()
-        progress.sent_at = progress.sent_at or now
+        if progress.sent_at is None:
+            progress.sent_at = now
         progress.head_at = now
         progress.status = status
         progress.headers = dict(headers)
@@ -184,25 +188,27 @@ class Exchange:
     async def wait_room(self) -> None:
         """See `transport.base.Sink`."""
         # The consumer's slowness is not the provider's: the clock stands still meanwhile.
-        phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
         self._clock.deadline = math.inf
         while True:
             await self._job.outlet.wait_room()
-            if self._inflater is None or self._inflate():
+            if self._inflater is None or self._phase == "drain":
                 break
+            await trio.lowlevel.checkpoint()  # a small body may inflate to a huge one: others get their turn meanwhile
+            if self._inflate():
+                break
+        phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
         self._clock.deadline = trio.current_time() + phase_s
 
     def _inflate(self) -> bool:
+        """One bounded step. False while there is no room or more to inflate."""
         inflater = self._inflater
         assert inflater is not None
-        has_room = True
-        while has_room and inflater.has_input:
-            try:
-                plain = inflater.step()
-            except zlib.error as exc:
-                raise self._ours("unreadable_frame", "sent a compressed body that is broken") from exc
-            has_room = self._plain(plain)
-        return has_room
+        try:
+            plain = inflater.step()
+        except zlib.error as exc:
+            raise self._ours("unreadable_frame", "sent a compressed body that is broken") from exc
+        has_room = self._plain(plain)
+        return has_room and (self._phase == "drain" or not inflater.has_input)
 
     def _plain(self, piece: bytes) -> bool:
         self._plain_bytes += len(piece)
@@ -248,7 +254,7 @@ class Exchange:
             progress.first_token_at = now = trio.current_time()
             if self._hooks.on:
                 call = self._job.call
-                after = now - (progress.started_at or now)
+                after = 0.0 if progress.started_at is None else now - progress.started_at
                 self._hooks.emit(FirstToken(at_s=now, call=call.number, attempt=call.attempt, after_s=after))
         if self._hooks.on:
             call = self._job.call
@@ -269,12 +275,13 @@ class Exchange:
     # ---- what went wrong
 
     def _ours(self, kind: str, what: str) -> TransportError:
-        return TransportError(
+        self._verdict = TransportError(
             f"the provider {what}",
             kind=kind,
             status=self._progress.status,
             request_id=self._progress.request_id,
         )
+        return self._verdict
 
     def _too_slow(self) -> TransportError:
         timeouts = self._timeouts

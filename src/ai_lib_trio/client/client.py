@@ -254,7 +254,8 @@ class AiClient:
         pricing = target.facts.pricing if target.facts is not None else None
         cost = cost_of(usage, pricing)
         start = jobs[0].progress.queued_at if jobs else 0.0
-        end = (jobs[-1].progress.ended_at or trio.current_time()) if jobs else 0.0
+        last_end = jobs[-1].progress.ended_at if jobs else 0.0
+        end = trio.current_time() if last_end is None else last_end
         progress = jobs[-1].progress if jobs else None
         first = progress.first_token_at if progress else None
         return CallStats(
