@@ -46,6 +46,7 @@ aliases: [toy_style]
 encode:
   path: /chat
   headers: {x: y}
+  parameters: {max_tokens: limit}
   body: {model: $.model}
 decode:
   rules:
@@ -110,18 +111,22 @@ def test_a_manifest_becomes_the_internal_form(tree: Path) -> None:
 def test_a_family_is_its_dialect_with_the_providers_changes(tree: Path) -> None:
     family = opened(tree).provider("acme").family()
     assert family.dialect == "toy"
-    assert family.encode == {"path": "/talk", "body": {"model": "$.model"}}
+    assert family.encode == {
+        "path": "/talk",
+        "parameters": {},
+        "body": {"model": "$.model", "limit": {"$first": ["$.max_tokens", 100]}},
+    }
     assert family.decode == {"rules": {"text": {"match": "$.b", "emit": "PartialContentDelta"}}}
 
 
 def test_a_merged_family_points_at_the_file_a_part_was_written_in(tree: Path) -> None:
     where = opened(tree).provider("acme").family().where
     assert where.at("decode", "rules", "text", "match").position() == (str(tree / "providers/acme.yaml"), 15)
-    assert where.at("decode", "rules", "text", "emit").position() == (str(tree / "dialects/toy.yaml"), 9)
+    assert where.at("decode", "rules", "text", "emit").position() == (str(tree / "dialects/toy.yaml"), 10)
     assert where.at("encode", "path").position() == (str(tree / "providers/acme.yaml"), 13)
     error = where.at("decode", "rules", "text", "emit").error("expected an event")
     assert str(error) == (
-        f"[E1001 invalid_request] {tree / 'dialects/toy.yaml'}:9 at decode.rules.text.emit: expected an event"
+        f"[E1001 invalid_request] {tree / 'dialects/toy.yaml'}:10 at decode.rules.text.emit: expected an event"
     )
 
 
@@ -361,7 +366,7 @@ def test_every_bundled_file_loads_strictly() -> None:
     for name in catalog.providers():
         manifest = catalog.provider(name)
         assert (manifest.id, manifest.origin, manifest.notes) == (name, "bundled", ())
-        assert manifest.families
+        assert bool(manifest.families) == bool(manifest.default_family)
     for dialect in catalog.dialects():
         assert catalog.dialect(dialect).id == dialect
     known = set(catalog.providers())
