@@ -190,6 +190,18 @@ def test_a_refusal_stands_beside_the_content() -> None:
     assert sent["messages"] == [{"role": "assistant", "content": None, "refusal": "I cannot."}]
 
 
+def test_an_image_of_an_answer_stands_where_replies_have_it() -> None:
+    image = ImageBlock(source=Base64Source("image/png", PNG))
+    sent = body(DIALECT, Message("assistant", (TextBlock(text="Here."), image), dialect=DIALECT))
+    assert sent["messages"] == [
+        {
+            "role": "assistant",
+            "content": "Here.",
+            "images": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}],
+        }
+    ]
+
+
 def test_reasoning_has_no_field_on_the_plain_wire() -> None:
     sent = body(DIALECT, Message("assistant", (ThinkingBlock(text="hm"), TextBlock(text="a")), dialect=DIALECT))
     assert sent["messages"] == [{"role": "assistant", "content": "a"}]
