@@ -1,6 +1,6 @@
 """Two turns with a tool and reasoning: a reply's message goes back, and the second request is the documented one.
 
-Each reply is written by hand in the shape that the vendor documents (links in the tests of encoding, read 2026-11-22), as
+Each reply is written by hand in the shape that the vendor documents (links in the tests of encoding, 2026-11-22), as
 a stream and as a whole body. Both must give the same second request.
 """
 
