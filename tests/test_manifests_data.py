@@ -314,7 +314,11 @@ def test_a_plain_request_of_every_family_has_a_path_and_the_models_own_name(path
         ("openai", {"max_tokens": 9}, {"max_completion_tokens": 9}),
         ("openrouter", {"reasoning_effort": "low", "max_tokens": 9}, {"reasoning": {"effort": "low"}, "max_tokens": 9}),
         ("deepseek", {"thinking": {"type": "disabled"}}, {"thinking": {"type": "disabled"}}),
-        ("together", {"top_k": 4, "stream": True}, {"top_k": 4, "stream": True}),
+        (
+            "together",
+            {"top_k": 4, "stream": True},
+            {"top_k": 4, "stream": True, "stream_options": {"include_usage": True}},
+        ),
         ("anthropic", {}, {"max_tokens": 4096}),
     ],
 )
@@ -335,3 +339,22 @@ def test_every_registered_model_resolves_by_provider_and_key_and_goes_out_under_
         assert (found.provider_id, found.model_id) == (provider, entry["model_id"])
         for alias in entry.get("aliases", ()):
             assert catalog.resolve(f"{provider}/{alias}").model_id == entry["model_id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt-5", "openai/gpt-5"),
+        ("gpt-35-turbo", "openai/gpt-3.5-turbo"),  # the specification's key; another name goes on the wire
+        ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5"),
+        ("gemini-2.5-flash", "gemini/gemini-2.5-flash"),
+        ("spark-lite", "spark/lite"),
+        ("azure/gpt-5", "azure/gpt-5"),
+        ("kimi/kimi-latest", "moonshot/kimi-latest"),
+        ("openrouter/openai/gpt-5", "openrouter/openai/gpt-5"),
+    ],
+)
+def test_a_makers_names_stay_unambiguous_beside_those_who_host_them(name: str, expected: str, catalog: Catalog) -> None:
+    found = catalog.resolve(name)
+    assert f"{found.provider_id}/{found.model_id}" == expected
+    assert found.facts is not None

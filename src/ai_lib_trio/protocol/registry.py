@@ -166,7 +166,11 @@ def _verification(reader: Reader) -> Verification:
 
 
 class Registry:
-    """Models by name. Within a provider by key, wire id or alias; across providers by the same, where it is unique."""
+    """Models by name. Within a provider by key, wire id or alias; across providers by the same, where it is unique.
+
+    A key that begins with its provider (`host/model`) says that the model is another's, served there: across providers
+    it answers to that key alone, so that a marketplace does not make its makers' own names ambiguous.
+    """
 
     __slots__ = ("_by_name", "_by_provider", "models")
 
@@ -183,7 +187,8 @@ class Registry:
             for facts in self.models:
                 for name in names(facts):
                     self._by_provider.setdefault((facts.provider, name), facts)
-                    self._by_name.setdefault(name, {}).setdefault(facts.provider, facts)
+                    if names is _key or not facts.key.startswith(f"{facts.provider}/"):
+                        self._by_name.setdefault(name, {}).setdefault(facts.provider, facts)
 
     def of_provider(self, provider: str, name: str) -> ModelFacts | None:
         """A provider's model by key, wire id or alias."""
