@@ -59,6 +59,8 @@ def test_a_tool_goes_there_and_back_over_every_dialect(report: dict[str, object]
     assert isinstance(trips, list)
     assert len(trips) == 5
     assert all(trip["call_sent_back"] == [trip["call"]] for trip in trips)
+    assert all(trip["seal_sent_back"] == trip["reasoning_sealed"] for trip in trips)
+    assert sum(bool(trip["reasoning_sealed"]) for trip in trips) >= 2
 
 
 def test_the_provider_witnessed_the_cancellation(report: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ from .demo import demo
 from .manifests import manifests
 from .models import models
 from .providers import providers
+from .running import INTERRUPTED
 from .screen import one_line
 from .simulate import simulate
 
@@ -26,7 +27,7 @@ if sys.version_info < (3, 11):
 
 __all__ = ["ailib", "run"]
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

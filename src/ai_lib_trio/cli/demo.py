@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..client.client import AiClient
     from ..protocol.loader import Catalog
     from ..simulator import Entry, Simulator
+    from ..types.message import Block, ToolResultBlock
     from ..types.response import ChatResponse
 
 __all__ = ["demo"]
@@ -36,6 +37,7 @@ PACE_S = 0.03  # between pieces: about how fast a model writes, and slow enough 
 ANSWER = "Because short waves scatter most, and blue is short."
 QUESTION = "What should I wear in Lisbon today?"
 THOUGHT = "Clothes depend on the weather, which I do not know. There is a tool for it."
+SEAL = "c2VhbGVkIGJ5IHRoZSBwcm92aWRlcg=="  # what a provider wants back unread and unchanged
 WEATHER = "18 degrees, light rain"
 ADVICE = "A light rain jacket: it is 18 degrees in Lisbon, with light rain."
 STORY_WORDS = 400
@@ -226,9 +228,11 @@ class _Play:
         async with trio.open_nursery() as nursery:
             for player in self.players[1:]:
                 nursery.start_soon(play, player)
+        sealed = sum(bool(row["seal_sent_back"]) for row in rounds)
         self._claim(
-            f"thinking, a tool call and its result went there and back over {len(rounds)} wire formats",
-            len(rounds) == len(self.players) and all(row["is_whole"] for row in rounds),
+            f"a tool call and its result went there and back over {len(rounds)} wire formats; the {sealed} that seal "
+            "their reasoning got the seal back unchanged",
+            len(rounds) == len(self.players) and sealed > 0 and all(row["is_whole"] for row in rounds),
             {"round_trips": rounds},
         )
 
@@ -242,8 +246,9 @@ class _Play:
             "The weather in a city, now",
             {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
         )
+        thought = Thinking(THOUGHT, signature=SEAL)  # goes out where the dialect has a place for it
         self.sim.script(
-            Script(steps=[Thinking(THOUGHT), ToolCall("weather", {"city": "Lisbon"})], pace=pace),
+            Script(steps=[thought, ToolCall("weather", {"city": "Lisbon"})], pace=pace),
             Script(steps=[Text(ADVICE)], pace=pace),
             provider=player.provider,
         )
@@ -270,6 +275,8 @@ class _Play:
             "call": {"name": call.name, "arguments": call.arguments} if call is not None else None,
             "call_sent_back": [{"name": use.name, "arguments": use.input} for use in uses],
             "result_sent_back": [_text_of(result) for result in results],
+            "reasoning_sealed": _seals(asking.blocks),
+            "seal_sent_back": _seals(blocks),
             "content": said,
             "is_whole": asking.thinking == THOUGHT
             and call is not None
@@ -277,6 +284,7 @@ class _Play:
             and [(use.name, use.input) for use in uses] == [("weather", {"city": "Lisbon"})]
             and [_text_of(result) for result in results] == [WEATHER]
             and [result.tool_use_id for result in results] == [use.id for use in uses]
+            and _seals(blocks) == _seals(asking.blocks)
             and said == ADVICE,
         }
 
@@ -425,13 +433,20 @@ class _Play:
 
 
 def _players(catalog: Catalog) -> list[Player]:
-    """One provider for each dialect that the simulator speaks. Those whose usual API it is come first."""
-    offers = [
-        (name != manifest.default_family, Player(manifest.id, _model(catalog, manifest.id), family.dialect, name))
-        for manifest in map(catalog.provider, catalog.providers())
-        for name, family in manifest.families.items()
-        if family.simulate
-    ]
+    """One provider for each dialect that the simulator speaks, no provider twice.
+
+    Those whose usual API it is come first, then those whose address is the same for everybody, then those with a
+    registered model that reasons and calls tools.
+    """
+    offers = []
+    for ident in catalog.providers():
+        manifest = catalog.provider(ident)
+        model = _model(catalog, ident)
+        for name, family in manifest.families.items():
+            if family.simulate:
+                player = Player(ident, f"{ident}/{model or 'any-model'}", family.dialect, name)
+                needs_variable = bool(manifest.endpoint.variables)
+                offers.append(((name != manifest.default_family, needs_variable, model is None), player))
     found: dict[str, Player] = {}
     for _, player in sorted(offers, key=lambda offer: offer[0]):
         if player.dialect not in found and player.provider not in {other.provider for other in found.values()}:
@@ -439,14 +454,15 @@ def _players(catalog: Catalog) -> list[Player]:
     return [found[dialect] for dialect in sorted(found)]
 
 
-def _model(catalog: Catalog, provider: str) -> str:
-    """A registered model with tools and reasoning, as `provider/model`; any name will do where there is none."""
+def _model(catalog: Catalog, provider: str) -> str | None:
+    """A registered model with tools and reasoning, if there is one."""
     wanted = {"tools", "reasoning"}
-    fitting = (facts.key for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset()))
-    return f"{provider}/{next(fitting, 'any-model')}"
+    return next(
+        (facts.key for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset())), None
+    )
 
 
-def _without_keys(environ: Any) -> dict[str, str]:
+def _without_keys(environ: Mapping[str, str]) -> dict[str, str]:
     """A copy of the environment without keys, proxies and other people's manifests."""
     return {
         name: value
@@ -455,9 +471,23 @@ def _without_keys(environ: Any) -> dict[str, str]:
     }
 
 
-def _text_of(result: Any) -> str:
+def _seals(blocks: Iterable[Block]) -> list[str]:
+    """What providers sealed and want back as it is."""
+    from ..types.message import ThinkingBlock
+
+    sealed = [block for block in blocks if isinstance(block, ThinkingBlock)]
+    return [seal for block in sealed for seal in (block.signature, block.encrypted) if seal is not None]
+
+
+def _text_of(result: ToolResultBlock) -> str:
+    from ..types.message import TextBlock
+
     content = result.content
-    return content if isinstance(content, str) else "".join(getattr(block, "text", "") for block in content)
+    return (
+        content
+        if isinstance(content, str)
+        else "".join(block.text for block in content if isinstance(block, TextBlock))
+    )
 
 
 def _mib(count: int) -> str:

@@ -1,4 +1,4 @@
-"""A command's async part, with Ctrl-C as a cancelled scope. Imports trio on first use.
+"""A command's async part, with Ctrl-C as a cancelled scope. Imports click, and trio on first use.
 
 The rule that must stay true: after the first Ctrl-C everything the command opened is left in order, and a second one
 goes through at once.
@@ -11,22 +11,26 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["interruptible", "run_async"]
+__all__ = ["INTERRUPTED", "interruptible", "run_async"]
+
+INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended: 128 and the signal's number
 
 T = TypeVar("T")
 
 
 def run_async(main: Callable[[], Awaitable[T]]) -> T:
-    """What `main` gives, run by trio. Raises KeyboardInterrupt after a Ctrl-C, once everything is closed."""
+    """What `main` gives, run by trio. After a Ctrl-C the command ends with 130, once everything is closed."""
     import trio
 
     async def watched() -> T:
         with interruptible():
             return await main()
-        raise KeyboardInterrupt
+        raise click.exceptions.Exit(INTERRUPTED)
 
     return trio.run(watched)
 

@@ -98,12 +98,16 @@ class ImageBlock(_Block, frozen=True, tag="image"):
 
 
 class DocumentBlock(_Block, frozen=True, tag="document"):
+    """A document, such as a PDF. `filename` goes out where the wire has a place for it."""
+
     source: Source
     filename: str | None = None
     cache_control: dict[str, Any] | None = None
 
 
 class AudioBlock(_Block, frozen=True, tag="audio"):
+    """Sound, in the format that its source's media type says."""
+
     source: Source
 
 
