@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import CallerError, ManifestError
 from . import sources
+from .build import KINDS, digest, encode_data, make_index
 from .manifest import Dialect, ErrorRules, Manifest, Provenance, read_dialect, read_error_rules, read_manifest
 from .promote import Promotion, is_ours, promote
 from .registry import ModelFacts, ModelRef, Registry, read_models
@@ -118,6 +119,11 @@ class Catalog:
         if self._names is None:
             found: dict[str, tuple[int, str]] = {}
             for tree in range(len(self.trees)):
+                index = self.trees[tree].fresh_index()
+                if index is not None:
+                    for name, stem in index.names.items():
+                        found.setdefault(name, (tree, stem))
+                    continue
                 for stem in self._stems(tree).values():
                     head = self._head(tree, stem)
                     for name in (head.get("id"), *(head.get("aliases") or ())):
@@ -208,6 +214,10 @@ class Catalog:
     def _dialect(self, tree: int, name: str) -> Dialect | None:
         source = self.trees[tree]
         if name not in source.files("dialects"):
+            index = source.fresh_index() if source.files("dialects") else None
+            if index is not None:
+                stem = index.dialects.get(name, "")
+                return self._read_dialect(tree, stem) if stem else None
             for stem in source.files("dialects"):
                 if name in self._read_dialect(tree, stem).aliases:
                     return self._read_dialect(tree, stem)
@@ -252,7 +262,7 @@ class Catalog:
             facts = self._models_of(provider).of_provider(provider, rest)
             wire_id = facts.model_id if facts is not None else rest
             return ModelRef(provider, wire_id, f"{provider}/{rest}", facts)
-        found = self._all_models().anywhere(text)
+        found = self._offers(text)
         if len(found) == 1:
             provider, facts = next(iter(found.items()))
             return ModelRef(self.provider(provider).id, facts.model_id, f"{provider}/{facts.key}", facts)
@@ -266,6 +276,19 @@ class Catalog:
         close = nearest(text, self._all_models().names())
         known = f"; did you mean {' or '.join(map(repr, close))}?" if close else "; write provider/model"
         raise CallerError(f"no model is called {text!r}{known}", kind="unknown_model")
+
+    def _offers(self, name: str) -> dict[str, ModelFacts]:
+        """Provider -> the model that answers to a name without a provider in front."""
+        indexes = [tree.fresh_index() for tree in self.trees if tree.files("models")]
+        found: dict[str, ModelFacts] = {}
+        for index in indexes:
+            if index is None:
+                return self._all_models().anywhere(name)
+            for provider, key in index.models.get(name, {}).items():
+                facts = self._models_of(provider).of_provider(provider, key)
+                if facts is not None:
+                    found.setdefault(provider, facts)
+        return found
 
     def _models_of(self, provider: str) -> Registry:
         # Our own trees keep a provider's models in a file of its name. Others name files by model family, so a tree
@@ -304,6 +327,42 @@ class Catalog:
                         )
             self._models[key] = found
         return found
+
+    # ---- dist
+
+    def build(self, tree: int = -1) -> dict[str, bytes]:
+        """The files of `dist/` for one source, by name: the same bytes for the same sources.
+
+        Every file is loaded first. Raises `ManifestError` for the first file that cannot be used.
+        """
+        number = range(len(self.trees))[tree]
+        source = self.trees[number]
+        for stem in self._stems(number).values():
+            self._manifest(number, stem)
+        dialects: dict[str, str] = {}
+        for stem in source.files("dialects"):
+            dialect = self._read_dialect(number, stem)
+            dialects |= dict.fromkeys((dialect.id, *dialect.aliases), stem)
+        registry = Registry(facts for stem in source.files("models") for facts in self._read_models(number, stem))
+        models = {
+            name: {provider: facts.key for provider, facts in registry.anywhere(name).items()}
+            for name in registry.names()
+        }
+        names: dict[str, str] = {}
+        for stem in self._stems(number).values():
+            head = self._head(number, stem)
+            for name in (head.get("id"), *(head.get("aliases") or ())):
+                if isinstance(name, str):
+                    names.setdefault(name, stem)
+        files: dict[str, bytes] = {}
+        hashes: dict[str, str] = {}
+        for kind in KINDS:
+            for stem, file in source.files(kind).items():
+                document = source.read_file(file, kind)
+                files[f"{kind}/{stem}.json"] = encode_data(document.data, document.where)
+                hashes[f"{kind}/{file.name}"] = digest(file.read_bytes())
+        files["index.json"] = make_index(hashes, names, dialects, models)
+        return files
 
     # ---- errors
 

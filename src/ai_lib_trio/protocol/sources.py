@@ -1,7 +1,8 @@
-"""Where manifests lie: directories and single files, in a wheel, a checkout or a zip, as trees of YAML texts.
+"""Where manifests lie: directories and single files, in a wheel, a checkout or a zip, as trees of documents.
 
-Imports `errors`, `manifest` for names alone, `yaml_source`. The rule that must stay true: opening a tree reads
-nothing but the names of its files.
+Imports `build`, `errors`, `manifest` for names alone, `yaml_source`. The rules that must stay true: opening a tree
+reads nothing but the names of its files; what `dist/` holds counts only where it was made of the very file beside it,
+or came in the wheel.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..errors import ManifestError
+from .build import DIST_FORMAT, KINDS, Index, decode_data, digest
 from .manifest import Provenance
 from .yaml_source import Document, read_yaml
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tree", "bundled_tree", "given_tree"]
 
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".json")
 # Inside a checkout of the specification: its evolution tree first, which is the one that corrects known mistakes of the
 # long-term tree (FACTS of the specification, contradictions 1 and 4); what it lacks comes from the long-term tree.
 SPECIFICATION_TREES = ("v2", "v1")
@@ -44,7 +48,7 @@ class Tree:
     A file's name is relative to the tree where it is bundled, and the path as given elsewhere, so messages lead to it.
     """
 
-    __slots__ = ("_files", "folders", "label", "origin", "single")
+    __slots__ = ("_files", "_index", "dist", "folders", "is_trusted", "label", "origin", "single")
 
     def __init__(
         self,
@@ -53,12 +57,17 @@ class Tree:
         origin: Provenance,
         label: str,
         single: Any = None,
+        dist: Any = None,
+        is_trusted: bool = False,
     ) -> None:
         self.folders = folders  # (kind, folder): kinds are providers, models, dialects; earlier folders win
         self.origin = origin
         self.label = label
         self.single = single  # a file that is the whole tree
+        self.dist = dist  # the folder `dist`, where there is one
+        self.is_trusted = is_trusted  # it came with the sources in one wheel: no hash is looked at
         self._files: dict[str, dict[str, Any]] = {}
+        self._index: Index | bool | None = False  # False while nobody looked
 
     def __repr__(self) -> str:
         return f"<Tree {self.origin} {self.label}>"
@@ -80,16 +89,59 @@ class Tree:
 
     def read(self, kind: str, stem: str) -> Document:
         """The document of one file. Raises `ManifestError`."""
-        return self.read_file(self.files(kind)[stem], kind)
+        file = self.files(kind)[stem]
+        index = self.index()
+        if index is not None:
+            recorded = index.sources.get(f"{kind}/{file.name}")
+            if recorded is not None:
+                source = None if self.is_trusted else self._bytes(file, kind)
+                if source is None or digest(source) == recorded:
+                    built = self.dist.joinpath(kind, f"{stem}.json")
+                    if built.is_file():
+                        return Document(decode_data(built.read_bytes()), self.name_of(file, kind), {})
+                return read_yaml(source, self.name_of(file, kind)) if source is not None else self.read_file(file, kind)
+        return self.read_file(file, kind)
 
     def read_file(self, file: Any, kind: str = "") -> Document:
-        """The document of a file of this tree."""
-        name = f"{kind}/{file.name}" if self.origin == "bundled" else str(file)
+        """The document of a file of this tree, from its text."""
+        return read_yaml(self._bytes(file, kind), self.name_of(file, kind))
+
+    def name_of(self, file: Any, kind: str) -> str:
+        """A file's name as messages show it."""
+        return f"{kind}/{file.name}" if self.origin == "bundled" else str(file)
+
+    def _bytes(self, file: Any, kind: str) -> bytes:
         try:
-            data = file.read_bytes()
+            data: bytes = file.read_bytes()
         except OSError as error:
-            raise ManifestError(f"cannot be read: {error.strerror or error}", file=name) from None
-        return read_yaml(data, name)
+            raise ManifestError(f"cannot be read: {error.strerror or error}", file=self.name_of(file, kind)) from None
+        return data
+
+    def index(self) -> Index | None:
+        """The index of `dist/`, or None where there is none of our format."""
+        if isinstance(self._index, bool):
+            self._index = None
+            file = self.dist.joinpath("index.json") if self.dist is not None else None
+            if file is not None and file.is_file():
+                try:
+                    found = msgspec.json.decode(file.read_bytes(), type=Index)
+                except msgspec.MsgspecError:  # another program's dist: the sources count
+                    found = None
+                if found is not None and found.format == DIST_FORMAT:
+                    self._index = found
+        return self._index
+
+    def fresh_index(self) -> Index | None:
+        """The index, if it was made of exactly the files that are here: then its names may stand for all of them."""
+        index = self.index()
+        if index is None or self.is_trusted:
+            return index
+        here = {f"{kind}/{file.name}": file for kind in KINDS for file in self.files(kind).values()}
+        if here.keys() != index.sources.keys():
+            return None
+        if any(digest(self._bytes(file, "")) != index.sources[name] for name, file in here.items()):
+            return None
+        return index
 
 
 def bundled_tree() -> Tree:
@@ -97,12 +149,17 @@ def bundled_tree() -> Tree:
     from importlib.resources import files  # on first use: it is slow to import
 
     package: Any = files(__package__.partition(".")[0])
-    for root in (package.joinpath("_manifests"), package.parent.parent.joinpath("manifests")):
+    inside = package.joinpath("_manifests")
+    for root in (inside, package.parent.parent.joinpath("manifests")):
         if root.joinpath("spec.yaml").is_file():
             kinds = [(kind, root.joinpath(kind)) for kind in ("providers", "models", "dialects")]
-            tree = Tree(kinds, origin="bundled", label="bundled")
-            tree.folders.append(("root", root))
-            return tree
+            return Tree(
+                [*kinds, ("root", root)],
+                origin="bundled",
+                label="bundled",
+                dist=root.joinpath("dist"),
+                is_trusted=root is inside,
+            )
     raise ManifestError("the bundled manifests are missing: the installation is incomplete")
 
 
@@ -123,4 +180,5 @@ def given_tree(path: str | os.PathLike[str], *, origin: Provenance = "given") ->
     if not homes:
         return Tree([("providers", root)], origin=origin, label=label)
     folders = [(kind, home / kind) for home in homes for kind in ("providers", "models", "dialects")]
-    return Tree(folders, origin=origin, label=label)
+    # A tree of ours may have its own `dist`; the specification's, of another layout, has no index of our format.
+    return Tree(folders, origin=origin, label=label, dist=root / "dist" if len(homes) == 1 else None)

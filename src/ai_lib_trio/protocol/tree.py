@@ -76,6 +76,8 @@ def without_nulls(value: Any) -> Any:
 def _copy_positions(
     value: Any, where: Where, path: tuple[Key, ...], positions: dict[tuple[Key, ...], Position]
 ) -> None:
+    if not where.positions:
+        return  # read from dist
     at = where.positions.get(where.base)
     if at is not None:
         positions[path] = at

@@ -1,0 +1,109 @@
+"""A tree of YAML becomes `dist/`: a JSON file for each, and an index of names with the hashes of what it was made of.
+
+Imports `errors`, `sources`, `yaml_source`. The rule that must stay true: the same tree gives the same bytes, and a
+reader gets from them exactly the values that the YAML holds, in the same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .where import Where
+
+__all__ = ["DIST_FORMAT", "KINDS", "Index", "decode_data", "digest", "encode_data", "make_index", "write_dist"]
+
+DIST_FORMAT = 1  # of the files; a reader takes another format for no dist at all
+KINDS = ("providers", "models", "dialects", "root")
+_PAIRS = "$pairs"  # a mapping with a key that is no text: JSON has none, and 429 is not '429'
+
+
+class Index(msgspec.Struct, frozen=True):
+    """`dist/index.json`. `sources`: file name in the tree -> SHA-256 of its bytes. The rest is names, for look-ups.
+
+    `names` are provider ids and aliases -> file stem; `models` are names that a model answers to -> provider -> key.
+    """
+
+    format: int
+    sources: dict[str, str]
+    names: dict[str, str]
+    dialects: dict[str, str]
+    models: dict[str, dict[str, str]]
+
+
+def digest(data: bytes) -> str:
+    """The hash that the index records."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def encode_data(data: Any, where: Where) -> bytes:
+    """A document's value as JSON text, two spaces a level, in the document's order."""
+    return msgspec.json.format(msgspec.json.encode(_plain(data, where)), indent=2) + b"\n"
+
+
+def _plain(value: Any, where: Where) -> Any:
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: _plain(part, where.at(key)) for key, part in value.items()}
+        return {_PAIRS: [[key, _plain(part, where.at(key))] for key, part in value.items()]}
+    if isinstance(value, list):
+        return [_plain(part, where.at(number)) for number, part in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise where.error("expected a number that JSON can hold")
+    return value
+
+
+def decode_data(text: bytes) -> Any:
+    """The value that `encode_data` was given."""
+    value = msgspec.json.decode(text)
+    return _restored(value) if b'"$pairs"' in text else value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        pairs = value.get(_PAIRS)
+        if pairs is not None and len(value) == 1:
+            return {key: _restored(part) for key, part in pairs}
+        return {key: _restored(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_restored(part) for part in value]
+    return value
+
+
+def make_index(
+    sources: Mapping[str, str],
+    names: Mapping[str, str],
+    dialects: Mapping[str, str],
+    models: Mapping[str, Mapping[str, str]],
+) -> bytes:
+    """The text of `index.json`, sorted."""
+    index = Index(
+        DIST_FORMAT,
+        dict(sorted(sources.items())),
+        dict(sorted(names.items())),
+        dict(sorted(dialects.items())),
+        {name: dict(sorted(found.items())) for name, found in sorted(models.items())},
+    )
+    return msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n"
+
+
+def write_dist(out: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Write the files below `out`, and take away JSON files that no source has any more. Gives what changed."""
+    changed = []
+    for name, data in files.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_bytes() != data:
+            path.write_bytes(data)
+            changed.append(name)
+    for path in sorted(out.rglob("*.json")):
+        name = path.relative_to(out).as_posix()
+        if name not in files:
+            path.unlink()
+            changed.append(name)
+    return changed
