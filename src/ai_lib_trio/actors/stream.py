@@ -69,7 +69,12 @@ class ChannelOutlet:
     # ---- the reader's side
 
     async def receive(self) -> Batch | None:
-        """The next batch, or None at the end. Always a checkpoint; cancelled, no batch is lost."""
+        """The next batch, or None at the end. Always a checkpoint; cancelled, no batch is lost.
+
+        Raises `trio.BusyResourceError` where another task is waiting for one already.
+        """
+        if self._reader is not None:
+            raise trio.BusyResourceError("another task is reading this stream")
         if not self._batches and not self._is_closed:
             self._reader = trio.lowlevel.current_task()
 

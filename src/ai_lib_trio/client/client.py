@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +49,11 @@ if TYPE_CHECKING:
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["AiClient", "ClientBlock", "open_client"]
+__all__ = ["LIVING", "AiClient", "ClientBlock", "open_client"]
+
+LIVING: weakref.WeakSet[AiClient] = (
+    weakref.WeakSet()
+)  # every client that is still known: `testing.quiescence` asks them
 
 
 def open_client(
@@ -118,6 +123,7 @@ class AiClient:
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
         self._all_ended = trio.Event()
+        LIVING.add(self)
 
     # ---- what users call
 

@@ -16,7 +16,7 @@ import trio
 from ..actors.stream import ChannelOutlet
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
 from ..service import Batch, Call, Service
-from ..types.events import StreamingEvent
+from ..types.events import StreamEnd, StreamingEvent
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
 
@@ -91,8 +91,10 @@ class ChatStream:
         self._next = 0
         self._fold = Fold()
         self._unfolded: list[Batch] = []
+        self._is_started = False
         self._is_entered = False
-        self._is_left = False
+        self._is_left = False  # read to the end, or closed
+        self._is_whole = False  # everything was received
         self._error: AiLibError | None = None
 
     # ---- the block
@@ -112,8 +114,9 @@ class ChatStream:
         await self._leave()
 
     async def _start(self, *, is_attended: bool) -> Drive:
-        if self._drive is not None:
+        if self._is_started:
             raise CallerError("a stream is used once: build another with .stream()", kind="bad_argument")
+        self._is_started = True
         self._drive = drive = Drive(await self._prepare())
         self._client._start_drive(drive, self._service, is_attended=is_attended)
         return drive
@@ -132,9 +135,14 @@ class ChatStream:
 
     def __del__(self) -> None:
         drive = getattr(self, "_drive", None)
-        if drive is None or self._is_left or drive.is_over:
+        if drive is None or self._is_left:
             return
-        drive.abandon()
+        if drive.is_over:
+            # Nothing is held any more. It is worth a word only where the client's end had to cut it off.
+            if drive.error is None or drive.error.kind != "client_closed":
+                return
+        else:
+            drive.abandon()
         warnings.warn(
             f"the stream of call {drive.call.number} ({drive.call.target.ref}) was dropped before its end: "
             "use `async with`",
@@ -170,10 +178,13 @@ class ChatStream:
                     break
                 if batch:
                     self._unfolded.append(batch)  # folded when somebody asks
+                    self._is_whole = isinstance(batch[-1], StreamEnd)
                     self._batch = batch
                     self._next = 1
                     return batch[0]
             await drive.ended.wait()
+        except trio.BusyResourceError:  # the other reader's stream is not ours to end
+            raise
         except BaseException:
             # Cancelled while waiting. Outside a block nobody else would close the call.
             if not self._is_entered:
@@ -184,6 +195,7 @@ class ChatStream:
         if drive.error is not None:
             self._error = drive.error
             raise drive.error
+        self._is_whole = True
         raise StopAsyncIteration
 
     # ---- what it came to
@@ -196,8 +208,7 @@ class ChatStream:
         """The whole reply, once the events were read to their end. Raises the error that ended them otherwise."""
         if self._error is not None:
             raise self._error
-        drive = self._drive
-        if drive is None or not self._is_left or not drive.is_over or drive.error is not None:
+        if not self._is_whole:
             raise CallerError(
                 "the stream has not been read to its end: .partial() gives what arrived", kind="bad_argument"
             )

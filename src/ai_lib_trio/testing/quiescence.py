@@ -1,6 +1,6 @@
 """The proof that nothing was left behind: tasks, sockets, threads and permits are what they were before.
 
-Imports `client` (to find clients that are still known) and trio. The rule that must stay true: it gives nobody time
+Imports `client` (which knows its clients) and trio. The rule that must stay true: it gives nobody time
 to finish; what should have ended before a block was left is looked for at once, with no turn of the scheduler between.
 
 Two things are excepted by name, and waited for where they end: idle worker threads, which trio keeps for ten seconds,
@@ -10,7 +10,6 @@ and a name lookup that was abandoned by a cancelled connect, which the operating
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import re
 import stat
@@ -18,11 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import trio
 
-from ..client.client import AiClient
+from ..client.client import LIVING
 
 __all__ = ["NotQuiet", "Quiescence", "quiescence"]
 
@@ -53,7 +51,7 @@ class Quiescence:
             for thread in threading.enumerate()
             if thread not in self._threads and not _IDLE_WORKER.fullmatch(thread.name)
         ]
-        for client in _closed_clients():
+        for client in [client for client in LIVING if client._supervisor.is_closing]:
             tree = client.tree()
             if tree.open_calls or any(actor.calls or actor.inflight or actor.queued for actor in tree.actors):
                 found.append(f"permits of a closed client:\n{tree}")
@@ -115,9 +113,3 @@ def _await_lookups(threads: set[threading.Thread]) -> None:
         if time.monotonic() > until:
             return  # its thread's name is in the report
         time.sleep(0.01)
-
-
-def _closed_clients() -> Iterator[Any]:
-    for found in gc.get_objects():
-        if type(found) is AiClient and found._supervisor.is_closing:
-            yield found
