@@ -32,7 +32,7 @@ class Catalog:
         self.strict = strict
         self._documents: dict[tuple[int, str, str], Document] = {}
         self._manifests: dict[tuple[int, str], Manifest] = {}
-        self._names: dict[str, tuple[int, str]] | None = None
+        self._names: dict[int, dict[str, str]] = {}
         self._dialects: dict[tuple[int, str], Dialect] = {}
         self._models: dict[tuple[int, str], list[ModelFacts]] = {}
         self._registry: Registry | None = None
@@ -94,7 +94,7 @@ class Catalog:
         return self._place(name) is not None
 
     def _unknown_provider(self, name: str) -> CallerError:
-        known = suggestion(name, [*self.providers(), *self._aliases()])
+        known = suggestion(name, [one for tree in range(len(self.trees)) for one in self._aliases(tree)])
         return CallerError(f"no provider is called {name!r}{known}", kind="unknown_provider")
 
     def _stems(self, tree: int) -> dict[str, str]:
@@ -113,24 +113,25 @@ class Catalog:
             stem = self._stems(tree).get(name)
             if stem is not None:
                 return (tree, stem)
-        return self._aliases().get(name)
+        for tree in range(len(self.trees)):
+            stem = self._aliases(tree).get(name)
+            if stem is not None:
+                return (tree, stem)
+        return None
 
-    def _aliases(self) -> dict[str, tuple[int, str]]:
-        if self._names is None:
-            found: dict[str, tuple[int, str]] = {}
-            for tree in range(len(self.trees)):
-                index = self.trees[tree].fresh_index()
-                if index is not None:
-                    for name, stem in index.names.items():
-                        found.setdefault(name, (tree, stem))
-                    continue
-                for stem in self._stems(tree).values():
-                    head = self._head(tree, stem)
-                    for name in (head.get("id"), *(head.get("aliases") or ())):
-                        if isinstance(name, str):
-                            found.setdefault(name, (tree, stem))
-            self._names = found
-        return self._names
+    def _aliases(self, tree: int) -> dict[str, str]:
+        """Every name that a provider of one tree goes by -> its file's stem."""
+        found = self._names.get(tree)
+        if found is None:
+            index = self.trees[tree].fresh_index()
+            found = dict(index.names) if index is not None else {}
+            for stem in self._stems(tree).values() if index is None else ():
+                head = self._head(tree, stem)
+                for name in (head.get("id"), *(head.get("aliases") or ())):
+                    if isinstance(name, str):
+                        found.setdefault(name, stem)
+            self._names[tree] = found
+        return found
 
     def _head(self, tree: int, stem: str) -> Mapping[str, Any]:
         try:
@@ -348,12 +349,6 @@ class Catalog:
             name: {provider: facts.key for provider, facts in registry.anywhere(name).items()}
             for name in registry.names()
         }
-        names: dict[str, str] = {}
-        for stem in self._stems(number).values():
-            head = self._head(number, stem)
-            for name in (head.get("id"), *(head.get("aliases") or ())):
-                if isinstance(name, str):
-                    names.setdefault(name, stem)
         files: dict[str, bytes] = {}
         hashes: dict[str, str] = {}
         for kind in KINDS:
@@ -361,7 +356,7 @@ class Catalog:
                 document = source.read_file(file, kind)
                 files[f"{kind}/{stem}.json"] = encode_data(document.data, document.where)
                 hashes[f"{kind}/{file.name}"] = digest(file.read_bytes())
-        files["index.json"] = make_index(hashes, names, dialects, models)
+        files["index.json"] = make_index(hashes, self._aliases(number), dialects, models)
         return files
 
     # ---- errors
