@@ -307,3 +307,33 @@ def test_a_provider_renames_what_it_calls_otherwise() -> None:
         "max_tokens": 5,
         "random_seed": 1,
     }
+
+
+def test_a_provider_adds_what_it_has_beside_the_plain_wire() -> None:
+    # https://openrouter.ai/docs/features/prompt-caching and .../guides/best-practices/reasoning-tokens, 2026-11-22
+    marked = TextBlock(text="The book.", cache_control={"type": "ephemeral"})
+    request = Request(
+        model="m",
+        messages=(
+            Message.user((marked, TextBlock(text="Well?"))),
+            Message("assistant", (ThinkingBlock(text="hm"), TextBlock(text="Yes.")), dialect=DIALECT),
+        ),
+        thinking={"exclude": False, "effort": "low"},
+        reasoning_effort="high",
+    )
+    found = provider_encoder("openrouter").encode(request)
+    assert found.warnings == ()
+    assert json.loads(found.body) == {
+        "model": "m",
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "The book.", "cache_control": {"type": "ephemeral"}},
+                    {"type": "text", "text": "Well?"},
+                ],
+            },
+            {"role": "assistant", "content": "Yes.", "reasoning": "hm"},
+        ],
+        "reasoning": {"exclude": False, "effort": "high"},
+    }

@@ -285,7 +285,8 @@ def _read_parameters(tree: Any, where: Where) -> tuple[tuple[str, tuple[str, ...
         if not isinstance(target, str) or not all(target.split(".")):
             raise where.at(name).error(f"expected a wire name such as `options.top_k`, got {short(target)}")
         out.append((name, tuple(target.split("."))))
-    return tuple(out)
+    # A parameter that is an object goes first, and those inside it are set in it, whatever the order of the file.
+    return tuple(sorted(out, key=lambda rename: len(rename[1])))
 
 
 def _check_path(tree: Any, where: Where) -> None:
