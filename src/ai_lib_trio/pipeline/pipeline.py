@@ -417,8 +417,9 @@ class Pipeline:
 
     def _taken(self) -> list[StreamingEvent]:
         out = self._facts.out
-        if out:
-            self._facts.out = []
+        if not out:
+            return []  # a list of the caller's own: ours goes on being filled
+        self._facts.out = []
         return out
 
     # ---- what is known so far ----
