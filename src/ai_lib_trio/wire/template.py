@@ -39,7 +39,7 @@ Scope = dict[str, Any]
 Template = Callable[[Mapping[str, Any]], Any]
 Run = Callable[[Scope], Any]
 
-# A template may use a definition at many places, and each use is compiled anew. Our largest dialect has about 400
+# A template may use a definition at many places, and each use is compiled anew. Our largest dialect has about 200
 # nodes; a definition that doubles itself twenty times would have a million.
 MAX_NODES = 20_000
 
