@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import CODES, CallerError, code_of_name
+from .patterns import compile_pattern
 from .tree import Reader, kind_of, merge, suggestion
 from .where import Where
 from .yaml_source import Document
@@ -482,6 +483,7 @@ def read_error_rules(reader: Reader) -> ErrorRules:
     pattern, unit = None, "seconds"
     if pause is not None:
         pattern = pause.need_text("pattern")
+        compile_pattern(pattern, pause.where.at("pattern"), groups=1)
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
