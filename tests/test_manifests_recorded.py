@@ -1,0 +1,120 @@
+"""Recorded replies decode through the manifest of the provider that sent them, overrides and all, as through its dialect;
+they came from the address that the manifest gives; and their errors are the standard errors that it says they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
+from ai_lib_trio.protocol.loader import Catalog
+from ai_lib_trio.protocol.manifest import Family, Manifest
+from ai_lib_trio.types.events import StreamError
+from ai_lib_trio.types.message import Message
+from ai_lib_trio.types.request import Request
+from ai_lib_trio.wire.classify import classify
+from ai_lib_trio.wire.encode import compile_encoder
+from test_recorded_pipeline import DIALECTS, RECORDED, check, check_error, load
+
+NAMES = {"zai": "zhipu", "bedrock-mantle": "bedrock"}  # the recordings' name of a provider -> ours
+OTHER_ADDRESSES = {  # recorded elsewhere, and why
+    "bedrock-mantle": "the other one of two hosts; its base_url is given by hand",
+    "huggingface": "a route of one sub-provider, since replaced by /v1",
+    "vertex": "v1beta1, and the host of the global location",
+}
+ERRORS = {  # (provider, status of the reply, provider's code) -> standard error
+    ("anthropic", 404, "not_found_error"): "not_found",
+    ("anthropic", 400, "invalid_request_error"): "invalid_request",
+    ("anthropic", 401, "authentication_error"): "authentication",
+    ("azure", 200, "content_filter"): "invalid_request",
+    ("openai", 404, "model_not_found"): "not_found",
+    ("openrouter", 200, "400"): "invalid_request",
+    ("groq", 200, "tool_use_failed"): "invalid_request",
+}
+WORDS = {"not_found": "E1004", "invalid_request": "E1001", "authentication": "E1002"}
+
+
+@cache
+def catalog() -> Catalog:
+    return Catalog.open()
+
+
+@cache
+def program(provider: str, family: str) -> DecodeProgram:
+    found = catalog().provider(provider).family(family)
+    return compile_decoder(found.decode, found.where.at("decode"))
+
+
+def cases(but: Collection[str] = ()) -> Iterator[Any]:
+    index = RECORDED / "INDEX.json"
+    if not index.exists():
+        reason = f"no recorded replies at {RECORDED.name}/ beside the checkout"
+        yield pytest.param({}, marks=pytest.mark.skip(reason=reason), id="absent")
+        return
+    for entry in json.loads(index.read_text("utf-8")):
+        provider = NAMES.get(entry["provider"], entry["provider"])
+        if entry["api"] in DIALECTS and provider in catalog().providers() and entry["provider"] not in but:
+            yield pytest.param(entry, id=f"{entry['provider']}-{entry['api']}-{entry['id']}")
+
+
+def spoken(entry: dict[str, Any]) -> tuple[Manifest, Family]:
+    """The provider of a recording and its family for that wire: one per dialect, the first where there are two."""
+    manifest = catalog().provider(NAMES.get(entry["provider"], entry["provider"]))
+    families = [family for family in manifest.families.values() if family.dialect == DIALECTS[entry["api"]]]
+    assert families, f"{manifest.id} has no family of {DIALECTS[entry['api']]}"
+    return manifest, families[0]
+
+
+@pytest.mark.parametrize("entry", list(cases()))
+def test_a_reply_decodes_through_its_providers_own_family(entry: dict[str, Any]) -> None:
+    manifest, family = spoken(entry)
+    case, body = load(entry)
+    response, expected = case["response"], case["expected"]
+    decoder = program(manifest.id, family.id)
+    if response["status"] >= 400:
+        said = decoder.read_error(response["status"], response["headers"], body)
+        check_error(expected["error"], said)
+        known = said
+    else:
+        pipeline = decoder.open(content_type=response["headers"].get("content-type"), streamed=entry["stream"])
+        events = [*pipeline.feed(body), *pipeline.finish()]
+        check(expected, events)
+        if expected["error"] is None:
+            return
+        assert isinstance(events[-1], StreamError)
+        known = events[-1]
+    error = classify(
+        known,
+        status=response["status"],
+        headers=response["headers"],
+        rules=manifest.errors,
+        table=catalog().error_table(),
+        rate_limits=manifest.rate_limits,
+        now_wall=0.0,
+    )
+    wanted = ERRORS[entry["provider"], response["status"], known.code or known.type]
+    assert error.code == WORDS[wanted]
+
+
+@pytest.mark.parametrize("entry", list(cases(but=OTHER_ADDRESSES)))
+def test_a_reply_came_from_the_address_that_the_manifest_gives(entry: dict[str, Any]) -> None:
+    manifest, _ = spoken(entry)
+    case, _ = load(entry)
+    request = case["request"]
+    message = Message(role="user", content="hello")
+    paths = {
+        compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect)
+        .encode(Request(model="MODEL", messages=(message,), stream=entry["stream"]))
+        .path
+        for family in manifest.families.values()
+    }
+    address = re.sub(r"\\\$\\\{[A-Z_]+\\\}", "[^/]+", re.escape(manifest.endpoint.base_url))
+    patterns = [address + re.escape(path).replace("MODEL", "[^/]+") for path in paths]
+    came = f"{'http' if request['host'] == '127.0.0.1' else 'https'}://{request['host']}{request['path']}"
+    came = came.replace("127.0.0.1", "127.0.0.1:11434")
+    assert any(re.fullmatch(pattern, came) for pattern in patterns), (came, patterns)
