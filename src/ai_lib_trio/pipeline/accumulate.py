@@ -464,7 +464,7 @@ class Accumulator:
             if value.__class__ is int:
                 self._usage[field] = value
                 self.touched = self.answered = True
-        if raw is not None:
+        if raw.__class__ is dict:
             self._usage_raw = mend(raw) if self.odd else raw
 
     def metadata(self, model: str | None, response_id: str | None) -> None:

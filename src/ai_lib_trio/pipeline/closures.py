@@ -202,7 +202,9 @@ def _emit(fact: str, extract: dict[str, Value]) -> _Step:
 
     def emit(slots: Slots, facts: Accumulator) -> None:
         given = {field: of_kind(kind, get(slots)) for field, kind, get in getters}
-        if call.wants is None or any(given[field] is not None and given[field] is not False for field in call.wants):
+        if call.wants is None or any(
+            given[field] is True if kinds[field] == "flag" else given[field] is not None for field in call.wants
+        ):
             getattr(facts, call.method)(*given.values())
 
     return emit
