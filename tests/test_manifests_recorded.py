@@ -1,5 +1,5 @@
-"""Recorded replies decode through the manifest of the provider that sent them, overrides and all, as through its dialect;
-they came from the address that the manifest gives; and their errors are the standard errors that it says they are."""
+"""Recorded replies decode through the manifest of the provider that sent them, overrides and all; they came from the
+address that the manifest gives; and their errors are the standard errors that it says they are."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def spoken(entry: dict[str, Any]) -> tuple[Manifest, Family]:
     families = [family for family in manifest.families.values() if family.dialect == DIALECTS[entry["api"]]]
     assert families, f"{manifest.id} has no family of {DIALECTS[entry['api']]}"
     return manifest, families[0]
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"no recorded replies at {RECORDED.name}/ beside the checkout")
+def test_who_claims_recorded_evidence_has_a_recorded_reply() -> None:
+    heard = {NAMES.get(entry["provider"], entry["provider"]) for (entry,) in (case.values for case in cases())}
+    claiming = {
+        name
+        for name in catalog().providers()
+        if catalog().provider(name).sources.get("api_families", {}).get("evidence") == "recorded"
+    }
+    assert claiming == heard
 
 
 @pytest.mark.parametrize("entry", list(cases()))
