@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from ..errors import CallerError, ManifestError
 from . import sources
 from .build import KINDS, digest, encode_data, make_index
@@ -19,6 +21,7 @@ from .registry import ModelFacts, ModelRef, Registry, read_models
 from .sources import Tree
 from .tree import Reader, nearest, suggestion
 from .trust import OwnKeys, check_fetched, check_variables
+from .validator import Validator, cross_faults
 from .yaml_source import Document
 
 __all__ = ["Catalog"]
@@ -39,6 +42,7 @@ class Catalog:
         self._registries: dict[str, Registry] = {}
         self._own_keys: OwnKeys | None = None
         self._error_table: ErrorRules | None = None
+        self._validator: Validator | None = None
 
     @classmethod
     def open(
@@ -328,6 +332,60 @@ class Catalog:
                         )
             self._models[key] = found
         return found
+
+    # ---- checks
+
+    def validator(self) -> Validator:
+        """The bundled JSON Schemas."""
+        if self._validator is None:
+            root = next(folder for kind, folder in self.trees[-1].folders if kind == "root")
+            self._validator = Validator(lambda name: bytes(root.joinpath("schemas", f"{name}.json").read_bytes()))
+        return self._validator
+
+    def check(self, tree: int = 0) -> list[ManifestError]:
+        """Every fault of one source's files, in the order of the files: schemas, structs, and the checks across fields.
+
+        The first source is the explicit path where one was given; -1 is the bundled set. Files in our own shape are
+        held to our schemas, those of the specification to what every version must at least be.
+        """
+        number = range(len(self.trees))[tree]
+        source = self.trees[number]
+        faults: list[ManifestError] = []
+
+        def tried(step: Callable[[], object]) -> bool:
+            try:
+                step()
+            except ManifestError as error:
+                faults.append(error)
+                return False
+            return True
+
+        for kind, schema in (("dialects", "dialect"), ("models", "models")):
+            for stem, file in source.files(kind).items():
+                if tried(lambda: self.validator().check(source.read_file(file, kind), schema)):  # noqa: B023
+                    reader = self._read_dialect if kind == "dialects" else self._read_models
+                    tried(lambda: reader(number, stem))  # noqa: B023
+        for stem in list(source.files("providers")) or [""]:
+            if not stem and source.single is None:
+                continue
+            tried(lambda: self._check_provider(number, stem, faults))  # noqa: B023
+        taken: dict[str, str] = {}
+        for stem in source.files("providers"):
+            for name in (stem, *(self._head(number, stem).get("aliases") or ())):
+                if taken.setdefault(str(name), stem) != stem:
+                    faults.append(ManifestError(f"{name!r} is a name of {taken[str(name)]} too", file=stem))
+        return faults
+
+    def _check_provider(self, tree: int, stem: str, faults: list[ManifestError]) -> None:
+        source = self.trees[tree]
+        file = source.files("providers")[stem] if stem else source.single
+        document = source.read_file(file, "providers" if stem else "")
+        ours = source.origin == "bundled" or is_ours(document.data)
+        self.validator().check(document, "provider" if ours else "foreign")
+        manifest = self._manifest(tree, stem)
+        if source.origin == "bundled":
+            # From dist there are no places; the file's own are what faults point at.
+            faults.extend(cross_faults(msgspec.structs.replace(manifest, where=document.where)))
 
     # ---- dist
 
