@@ -10,12 +10,13 @@ connecting and taking the connection's lock). A transport with one connection ha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import ssl
 import time
 import types
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,6 +33,7 @@ MAX_IDLE = 100  # connections kept for the next call: what a busy agent loop reu
 KEEPALIVE_S = (
     60.0  # servers commonly close idle connections after 60 to 75 s; a closed one is noticed before use anyway
 )
+READ_BYTES = 64 * 1024  # what httpcore asks a socket for at a time
 ABORT_S = (
     1.0  # closing waits for no peer, only for a few turns of the scheduler; the bound is for what we do not foresee
 )
@@ -65,18 +67,27 @@ class _Lease:
         self.idle_since = 0.0
 
     def cut(self) -> None:
-        """Close the socket now, without a goodbye. Waits for nothing."""
-        stream, self.stream = self.stream, None
-        if stream is None:
-            return
-        sock = stream.get_extra_info("socket")
+        """End both directions now, without a goodbye. Waits for nothing; reads below us meet the end.
+
+        The descriptor stays open until `discard`: httpcore still asks it whether it is readable.
+        """
+        sock = self._socket()
         if sock is not None:
-            sock.close()
+            with contextlib.suppress(OSError):  # not connected any more: as cut as can be
+                sock.shutdown(socket.SHUT_RDWR)
 
     async def discard(self) -> None:
+        """Close everything. A connection that httpcore lost sight of, such as in a cancelled handshake, as well."""
         self.cut()
         with trio.move_on_after(ABORT_S, shield=True):
             await self.transport.aclose()
+        sock = self._socket()
+        self.stream = None
+        if sock is not None:
+            sock.close()
+
+    def _socket(self) -> Any:
+        return None if self.stream is None else self.stream.get_extra_info("socket")
 
 
 class HttpxEngine:
@@ -151,7 +162,7 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
     import httpx
 
     async def trace(name: str, info: dict[str, Any]) -> None:
-        if name.endswith("send_request_headers.started"):
+        if _is_sending(name, info):
             sink.sending()
         elif name.endswith(("connect_tcp.complete", "start_tls.complete")):
             lease.stream = info["return_value"]
@@ -167,11 +178,17 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
         try:
             sink.head(response.status_code, _headers(response))
             has_head = True
-            await _push_body(response.stream, sink, lease)
+            await _push_body(response.stream, sink, lease.cut_off)
         finally:
             # Reading a body to its end does not return the connection; closing the response does.
             with trio.move_on_after(ABORT_S, shield=True):
-                await response.aclose()
+                try:
+                    await response.aclose()
+                except ValueError:
+                    # The body had ended when its socket was cut, so the pool takes the connection for an idle one and
+                    # asks its descriptor, -1, whether it is readable [ran]. The lease is discarded by our caller.
+                    if lease.stream is not None:
+                        raise
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
         failure = (type(exc).__name__, exc)
     if failure is not None:
@@ -182,8 +199,16 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
         raise error from cause
 
 
-async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
-    """Push a body as it comes: one call of the sink for all that one read brought, whatever chunks it came in."""
+def _is_sending(name: str, info: dict[str, Any]) -> bool:
+    """Whether httpcore tells that the request goes out: not the one that asks a proxy for a tunnel."""
+    return name.endswith("send_request_headers.started") and getattr(info.get("request"), "method", b"") != b"CONNECT"
+
+
+async def _push_body(stream: Any, sink: Sink, cut_off: Callable[[], Awaitable[None]]) -> None:
+    """Push a body as it comes: one call of the sink for all that one read brought, whatever chunks it came in.
+
+    Left in the middle, it calls `cut_off` and unwinds the stream.
+    """
     iterator = stream.__aiter__()
     fault: BaseException | None = None
     try:
@@ -197,6 +222,10 @@ async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
                     trap = next(step)
                 except StopIteration as ready:
                     pieces.append(ready.value)
+                    if sum(map(len, pieces)) >= READ_BYTES:  # more than a socket's read: a body that never waits
+                        if not sink.data(_joined(pieces)):
+                            await sink.wait_room()
+                        pieces = []
                     continue
                 except StopAsyncIteration:
                     break
@@ -213,20 +242,18 @@ async def _push_body(stream: Any, sink: Sink, lease: _Lease | None) -> None:
                     pieces.append(await _finish(step, trap))
                 except StopAsyncIteration:
                     has_more = False
-                if fault is not None:
-                    raise fault
+                finally:
+                    if fault is not None:  # whatever became of the step: what the sink raised goes first
+                        raise fault
                 if not has_room:
                     await sink.wait_room()
             if pieces and not sink.data(_joined(pieces)):
                 await sink.wait_room()
-        if fault is not None:
-            raise fault
     except BaseException:
         # Left in the middle: httpx's generators are suspended below us. With the socket cut, their next step raises
         # and they unwind by themselves; dropped as they are, the collector would find them and warn.
-        if lease is not None:
-            lease.cut()
         with trio.move_on_after(ABORT_S, shield=True):
+            await cut_off()
             await _unwind(iterator)
         raise
 
@@ -307,7 +334,7 @@ def translate(exc: BaseException, url: str, *, has_head: bool) -> AiLibError:
     host = url.split("://", 1)[-1].partition("/")[0].partition("?")[0].rpartition("@")[2]
     causes = _chain(exc)
     detail = next((str(cause) for cause in reversed(causes) if isinstance(cause, OSError) and str(cause)), "")
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    if not has_head and any(isinstance(cause, ssl.SSLError) for cause in causes):
         reason = next(cause for cause in causes if isinstance(cause, ssl.SSLError))
         text = getattr(reason, "verify_message", "") or reason.reason or "handshake failed"
         return TransportError(f"TLS with {host} was refused: {text}", kind="tls_refused")
@@ -348,7 +375,7 @@ class HttpxClientEngine:
         failure: BaseException | None = None
 
         async def trace(name: str, info: dict[str, Any]) -> None:
-            if name.endswith("send_request_headers.started"):
+            if _is_sending(name, info):
                 sink.sending()
 
         try:
@@ -361,11 +388,13 @@ class HttpxClientEngine:
                 extensions={"trace": trace},
             )
             wire.stream = _whole_body(request.body)
-            response = await self._client.send(wire, stream=True)
+            # Said again here: the caller may have changed the client's settings since.
+            response = await self._client.send(wire, stream=True, auth=None, follow_redirects=False)
             try:
                 sink.head(response.status_code, _headers(response))
                 has_head = True
-                await _push_body(_raw_of(response), sink, None)
+                # Not `aiter_raw`: a mocked response is one that has been read already.
+                await _push_body(response.stream, sink, response.aclose)
             finally:
                 with trio.move_on_after(ABORT_S, shield=True):
                     await response.aclose()
@@ -379,7 +408,3 @@ class HttpxClientEngine:
 
     async def aclose(self) -> None:
         """Nothing: the client belongs to the caller."""
-
-
-def _raw_of(response: httpx.Response) -> Any:
-    return response.aiter_raw()
