@@ -46,7 +46,9 @@ def test_every_provider_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_providers_can_be_searched_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in lines(capsys, "providers", "ANTHRO")] == ["anthropic"]
-    assert [row[0] for row in lines(capsys, "providers", "--dialect", "ollama_chat")] == ["ollama"]
+    speakers = [row[0] for row in lines(capsys, "providers", "--dialect", "ollama_chat")]
+    assert "ollama" in speakers
+    assert "openai" not in speakers
     assert lines(capsys, "providers", "--capability", "no-such-thing") == []
 
 
