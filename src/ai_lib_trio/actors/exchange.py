@@ -75,7 +75,7 @@ class Exchange:
         self._inflater: Inflater | None = None
         self._error_body: bytearray | None = None
         self._plain_bytes = 0
-        self._verdict: TransportError | None = None  # what we ourselves found wrong, as opposed to the wire
+        self._verdict: AiLibError | None = None  # what we ourselves found wrong, as opposed to the wire
 
     async def run(self) -> None:
         """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with."""
@@ -103,8 +103,8 @@ class Exchange:
             except _EnoughRead:
                 pass
             except TransportError as exc:
-                if exc is self._verdict:
-                    raise
+                if self._verdict is not None:  # an engine may meet more on its way out; this came first
+                    raise self._verdict from self._verdict.__cause__
                 # A status is worth more than a cut in its body.
                 if self._error_body is None:
                     self._end(exc)
@@ -275,13 +275,14 @@ class Exchange:
     # ---- what went wrong
 
     def _ours(self, kind: str, what: str) -> TransportError:
-        self._verdict = TransportError(
+        error = TransportError(
             f"the provider {what}",
             kind=kind,
             status=self._progress.status,
             request_id=self._progress.request_id,
         )
-        return self._verdict
+        self._verdict = error
+        return error
 
     def _too_slow(self) -> TransportError:
         timeouts = self._timeouts
@@ -300,7 +301,8 @@ class Exchange:
     def _fault(self, fault: StreamError) -> AiLibError:
         if fault.kind != "provider":
             return self._ours(fault.kind, fault.message)
-        return self._classified(fault, b"")
+        self._verdict = self._classified(fault, b"")
+        return self._verdict
 
     def _classified(self, said: StreamError, body: bytes) -> AiLibError:
         manifest = self._target.manifest

@@ -76,6 +76,9 @@ class _Lease:
             with contextlib.suppress(OSError):  # not connected any more: as cut as can be
                 sock.shutdown(socket.SHUT_RDWR)
 
+    async def cut_off(self) -> None:
+        self.cut()
+
     async def discard(self) -> None:
         """Close everything. A connection that httpcore lost sight of, such as in a cancelled handshake, as well."""
         self.cut()
@@ -182,13 +185,7 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
         finally:
             # Reading a body to its end does not return the connection; closing the response does.
             with trio.move_on_after(ABORT_S, shield=True):
-                try:
-                    await response.aclose()
-                except ValueError:
-                    # The body had ended when its socket was cut, so the pool takes the connection for an idle one and
-                    # asks its descriptor, -1, whether it is readable [ran]. The lease is discarded by our caller.
-                    if lease.stream is not None:
-                        raise
+                await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
         failure = (type(exc).__name__, exc)
     if failure is not None:
