@@ -47,19 +47,24 @@ class Catalog:
     @classmethod
     def open(
         cls,
-        manifests: str | os.PathLike[str] | None = None,
+        manifests: str | os.PathLike[str] | Tree | None = None,
         environ: Mapping[str, str] | None = None,
         *,
         strict: bool = False,
     ) -> Catalog:
-        """The catalogue of an explicit path (a directory or one file), `AI_PROTOCOL_DIR` and the bundled set.
+        """The catalogue of an explicit source, `AI_PROTOCOL_DIR` and the bundled set.
+
+        A source is a directory, one file, or a tree that was fetched (transport/remote); the last counts after the
+        others, so that it cannot take the place of what is here.
 
         `environ` is the process's where none is given. With `strict`, unknown keys of files from elsewhere are errors
         too, as they always are in the bundled set. Raises `ManifestError` for a path that is not there.
         """
         variables = os.environ if environ is None else environ
         trees = []
-        if manifests is not None:
+        if isinstance(manifests, Tree):
+            trees.append(manifests)
+        elif manifests is not None:
             trees.append(sources.given_tree(manifests))
         named = variables.get("AI_PROTOCOL_DIR", "").strip() or variables.get("AI_PROTOCOL_PATH", "").strip()
         if named:
@@ -93,6 +98,10 @@ class Catalog:
             raise self._unknown_provider(name)
         return self._manifest(*place)
 
+    def loaded(self) -> list[str]:
+        """The ids of the providers that were asked for so far."""
+        return [manifest.id for manifest in self._manifests.values()]
+
     def has_provider(self, name: str) -> bool:
         """Whether `provider(name)` finds a file."""
         return self._place(name) is not None
@@ -112,15 +121,15 @@ class Catalog:
 
     def _place(self, name: str) -> tuple[int, str] | None:
         # By file name first: the usual case parses one file. Ids that differ from their file's name, and aliases, need
-        # a look into every file, which happens only for a name that no file has.
-        for tree in range(len(self.trees)):
-            stem = self._stems(tree).get(name)
-            if stem is not None:
-                return (tree, stem)
-        for tree in range(len(self.trees)):
-            stem = self._aliases(tree).get(name)
-            if stem is not None:
-                return (tree, stem)
+        # a look into every file, which happens only for a name that no file has. What was fetched comes last.
+        numbers = range(len(self.trees))
+        fetched = [number for number in numbers if self.trees[number].origin == "fetched"]
+        for group in ([number for number in numbers if number not in fetched], fetched):
+            for look in (self._stems, self._aliases):
+                for tree in group:
+                    stem = look(tree).get(name)
+                    if stem is not None:
+                        return (tree, stem)
         return None
 
     def _aliases(self, tree: int) -> dict[str, str]:
@@ -163,14 +172,14 @@ class Catalog:
             document = self._document(tree, "providers" if stem else "single", stem)
             notes: list[str] = []
             if source.origin != "bundled" and not is_ours(document.data):
-                document, notes = promote(document, self._promotion(tree))
+                document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
             found = read_manifest(
                 document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
             )
             if source.origin == "bundled" and found.id != stem:
                 raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
             if source.origin == "fetched":
-                check_fetched(found, self.own_keys())
+                check_fetched(found, self.own_keys())  # refuses the ids and hosts of bundled providers
             elif source.origin == "given" and found.endpoint.variables:
                 check_variables(found, self.own_keys())
             self._manifests[key] = found
@@ -303,17 +312,26 @@ class Catalog:
             models: list[ModelFacts] = []
             for tree, source in enumerate(self.trees):
                 files = source.files("models")
+                if source.origin == "fetched" and not self._is_home(tree, provider):
+                    continue  # what is fetched says nothing of another source's providers
                 for stem in [provider] if provider in files else files if source.origin != "bundled" else ():
                     models += [facts for facts in self._read_models(tree, stem) if facts.provider == provider]
             found = self._registries[provider] = Registry(models)
         return found
+
+    def _is_home(self, tree: int, provider: str) -> bool:
+        place = self._place(provider)
+        return place is not None and place[0] == tree
 
     def _all_models(self) -> Registry:
         if self._registry is None:
             models: list[ModelFacts] = []
             for tree, source in enumerate(self.trees):
                 for stem in source.files("models"):
-                    models += self._read_models(tree, stem)
+                    found = self._read_models(tree, stem)
+                    if source.origin == "fetched":
+                        found = [facts for facts in found if self._is_home(tree, facts.provider)]
+                    models += found
             self._registry = Registry(models)
         return self._registry
 

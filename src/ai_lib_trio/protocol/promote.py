@@ -17,7 +17,7 @@ from .event_rules import covered_paths, is_covered, relative_condition, translat
 from .manifest import Dialect
 from .paths import parse_path
 from .rules import parse_condition
-from .tree import kind_of
+from .tree import kind_of, suggestion
 from .where import Key, Position, Where
 from .yaml_source import Document
 
@@ -62,18 +62,22 @@ def is_ours(tree: Any) -> bool:
     return not families or any(isinstance(family, Mapping) and "dialect" in family for family in families.values())
 
 
-def promote(document: Document, known: Promotion) -> tuple[Document, list[str]]:
-    """The document in our own shape, and what was done to it. Raises `ManifestError` for what no version allows."""
+def promote(document: Document, known: Promotion, *, strict: bool = False) -> tuple[Document, list[str]]:
+    """The document in our own shape, and what was done to it.
+
+    Raises `ManifestError` for what no version allows; with `strict` also for keys at the top that no version knows.
+    """
     if not isinstance(document.data, dict):
         raise document.where.error(f"expected a mapping, got {kind_of(document.data)}")
-    work = _Promoting(document, known)
+    work = _Promoting(document, known, strict)
     work.run()
     return Document(work.out, document.file, work.positions), work.notes
 
 
 class _Promoting:
-    def __init__(self, document: Document, known: Promotion) -> None:
+    def __init__(self, document: Document, known: Promotion, strict: bool) -> None:
         self.known = known
+        self.strict = strict
         self.where = document.where
         self.positions: dict[tuple[Key, ...], Position] = {}
         self.out: dict[str, Any] = {}
@@ -155,6 +159,8 @@ class _Promoting:
         self.families()
         for key in self.tree:
             if key not in self.seen:
+                if self.strict:
+                    raise self.at(key).error(f"unknown key {key!r}{suggestion(key, self.seen)}")
                 self.note(self.at(key), f"unknown key {key!r} has no effect")
         self.correct()
         self.notes = list(dict.fromkeys(self.notes))
