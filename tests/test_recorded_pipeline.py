@@ -73,6 +73,10 @@ def check(expected: dict[str, Any], events: list[StreamingEvent]) -> None:
         assert not [event for event in events if isinstance(event, StreamError)]
     else:
         check_error(expected["error"], events[-1])
+    check_reply(expected, reply)
+
+
+def check_reply(expected: dict[str, Any], reply: ChatResponse) -> None:
     assert reply.content in [expected["text"], *expected["text_alts"]]
     assert reply.thinking in [expected["reasoning"], *expected["reasoning_alts"]]
     assert reply.refusal == expected["refusal"]
