@@ -476,6 +476,31 @@ def test_a_promoted_files_faults_point_at_its_own_lines(tmp_path: Path) -> None:
     assert (caught.value.line, caught.value.path) == (7, "retry_policy.max_retries")
 
 
+def test_models_in_a_files_metadata_are_facts_where_no_registry_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "acme.yaml"
+    path.write_text(
+        HEAD
+        + """
+metadata:
+  models:
+    big: {context_window: 1000, max_output_tokens: 0, pricing: {input_per_1m: 1.5, cache_hit_input_per_1m: 0.1},
+          model_capabilities: {tool_call: true, reasoning: false}, modalities: {input: [text, image], output: [text]}}
+    odd: [1]
+""",
+        encoding="utf-8",
+    )
+    catalog = Catalog.open(path, {})
+    facts = catalog.resolve("acme/big").facts
+    assert facts is not None
+    assert (facts.context_window, facts.max_output_tokens) == (1000, None)
+    assert (facts.capabilities, facts.absent) == ({"tools"}, {"reasoning"})
+    assert facts.pricing is not None
+    assert (facts.pricing.input_per_1m, facts.pricing.cached_input_per_1m) == (1.5, 0.1)
+    assert facts.modalities is not None
+    assert facts.modalities.input == ("text", "image")
+    assert catalog.resolve("acme/odd").facts is None
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the specification's fixtures are not beside the project")
 def test_every_fixture_of_the_specification_loads_or_is_refused_as_it_should() -> None:
     seen = 0
@@ -493,3 +518,22 @@ def test_every_fixture_of_the_specification_loads_or_is_refused_as_it_should() -
             compile_decoder(family.decode, family.where.at("decode"))
         seen += 1
     assert seen >= 15
+
+
+def test_a_checkout_of_the_specification_is_a_source(tmp_path: Path) -> None:
+    old = 'id: acme\nprotocol_version: "1.1"\nname: Old\nendpoint: {base_url: "https://acme.example"}\npayload_format: openai_style\n'
+    for name, text in {
+        "v1/providers/acme.yaml": old,
+        "v1/providers/beta.yaml": old.replace("id: acme", "id: beta"),
+        "v2/providers/acme.yaml": old.replace("Old", "New").replace("1.1", "2.0"),
+        "v1/models/family.yaml": 'protocol_version: "1.1"\nmodels: {m: {provider: beta, model_id: m-1, verification: {status: unverified}}}\n',
+        "schemas/v1.json": "{}",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    catalog = Catalog.open(None, {"AI_PROTOCOL_DIR": str(tmp_path)})
+    assert (catalog.provider("acme").name, catalog.provider("acme").protocol_version) == ("New", "2.0")
+    assert catalog.provider("beta").protocol_version == "1.1"
+    assert catalog.resolve("beta/m").model_id == "m-1"
+    assert catalog.resolve("m").provider_id == "beta"

@@ -57,6 +57,20 @@ def model_keys() -> set[str]:
     return {name for name in found if not name.isalpha()}
 
 
+@functools.cache
+def forbidden() -> dict[str, re.Pattern[str]]:
+    """One pattern for each kind of name, over lower-case text."""
+
+    def any_of(found: set[str]) -> str:
+        return "|".join(re.escape(one.lower()) for one in sorted(found, key=len, reverse=True))
+
+    return {
+        "provider": re.compile(rf"(?<![a-z0-9])(?:{any_of(names() - ENGLISH)})(?![a-z0-9])"),
+        "host": re.compile(any_of(hosts())),
+        "model": re.compile(rf"(?<![\w.-])(?:{any_of(model_keys())})(?![\w.-])"),
+    }
+
+
 def modules() -> list[Path]:
     return sorted(SRC.rglob("*.py"))
 
@@ -104,13 +118,9 @@ def words_of_code(text: str) -> tuple[set[str], set[str]]:
 def test_no_module_names_a_provider_a_model_or_a_host(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     lowered = text.lower()
-    for name in names() - ENGLISH:
-        hit = re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", lowered)
-        assert hit is None, f"{path}: names {name!r}"
-    for host in hosts():
-        assert host not in lowered, f"{path}: names the host {host!r}"
-    for key in model_keys():
-        assert re.search(rf"(?<![\w.-]){re.escape(key.lower())}(?![\w.-])", lowered) is None, f"{path}: names {key!r}"
+    for what, pattern in forbidden().items():
+        hit = pattern.search(lowered)
+        assert hit is None, f"{path}: names the {what} {hit.group(0) if hit else ''!r}"
     literals, identifiers = words_of_code(text)
     code = (literals | (identifiers - PROGRAMMING)) & names() & ENGLISH
     assert not code, f"{path}: names {code}"

@@ -17,7 +17,7 @@ from . import sources
 from .build import KINDS, digest, encode_data, make_index
 from .manifest import Dialect, ErrorRules, Manifest, Provenance, read_dialect, read_error_rules, read_manifest
 from .promote import Promotion, is_ours, promote
-from .registry import ModelFacts, ModelRef, Registry, read_models
+from .registry import ModelFacts, ModelRef, Registry, models_of_metadata, read_models
 from .sources import Tree
 from .tree import Reader, nearest, suggestion
 from .trust import OwnKeys, check_fetched, check_variables
@@ -316,6 +316,12 @@ class Catalog:
                     continue  # what is fetched says nothing of another source's providers
                 for stem in [provider] if provider in files else files if source.origin != "bundled" else ():
                     models += [facts for facts in self._read_models(tree, stem) if facts.provider == provider]
+            place = self._place(provider)
+            if place is not None and self.trees[place[0]].origin != "bundled":
+                listed = self._manifest(*place).metadata.get("models")
+                if listed:
+                    spec = self._document(len(self.trees) - 1, "root", "spec").data
+                    models += models_of_metadata(provider, listed, spec["promotion"]["model_capability_names"])
             found = self._registries[provider] = Registry(models)
         return found
 

@@ -6,13 +6,23 @@ guess; prices are US dollars (or what `currency` says) for a million tokens, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from .tree import Reader, kind_of
 
-__all__ = ["Modalities", "ModelFacts", "ModelRef", "Pricing", "Registry", "Verification", "read_models"]
+__all__ = [
+    "Modalities",
+    "ModelFacts",
+    "ModelRef",
+    "Pricing",
+    "Registry",
+    "Verification",
+    "models_of_metadata",
+    "read_models",
+]
 
 
 class Pricing(msgspec.Struct, frozen=True):
@@ -84,6 +94,58 @@ def read_models(root: Reader) -> list[ModelFacts]:
         if reader is not None:
             found.append(_model(str(key), reader))
     return found
+
+
+def models_of_metadata(provider: str, models: Any, names: Mapping[str, str]) -> list[ModelFacts]:
+    """The facts in a specification manifest's `metadata.models`, an open block: what is not as expected is not known.
+
+    `names` are our capabilities for its words. A word that is false is declared absent; one that is missing is unknown.
+    """
+    found = []
+    for model_id, entry in models.items() if isinstance(models, Mapping) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        said = _mapping(entry.get("model_capabilities"))
+        ways = _mapping(entry.get("modalities"))
+        prices = _mapping(entry.get("pricing"))
+        found.append(
+            ModelFacts(
+                key=str(model_id),
+                provider=provider,
+                model_id=str(model_id),
+                display_name=str(entry.get("display_name") or model_id),
+                context_window=_positive(entry.get("context_window")),
+                max_output_tokens=_positive(entry.get("max_output_tokens")),
+                capabilities=frozenset(names.get(one, one) for one, has in said.items() if has is True) or None,
+                absent=frozenset(names.get(one, one) for one, has in said.items() if has is False),
+                modalities=Modalities(_texts(ways.get("input")), _texts(ways.get("output"))) if ways else None,
+                pricing=Pricing(
+                    input_per_1m=_price(prices.get("input_per_1m")),
+                    output_per_1m=_price(prices.get("output_per_1m")),
+                    cached_input_per_1m=_price(prices.get("cache_hit_input_per_1m")),
+                )
+                if prices
+                else None,
+                status=str(entry.get("status") or "active"),
+            )
+        )
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _positive(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _price(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and value >= 0 else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
 
 
 def _model(key: str, reader: Reader) -> ModelFacts:
