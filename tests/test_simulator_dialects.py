@@ -195,27 +195,11 @@ async def test_a_frame_of_ones_own_goes_out_as_it_is(dialect: str) -> None:
     assert response.content == "ab"
 
 
-async def test_what_a_dialect_cannot_say_is_an_error_and_not_silence() -> None:
-    with pytest.raises(CallerError, match="no frames for refusal"):
-        async with open_simulator(catalog(), Script(steps=[Refusal("no")])) as sim:
-            await ask(sim, asking("messages", request()))
-
-
-def speaking() -> list[str]:
-    """Every provider with a family that the simulator can play."""
-    found = []
-    for name in catalog().providers():
-        manifest = catalog().provider(name)
-        if manifest.families and manifest.family().simulate:
-            found.append(name)
-    return found
-
-
-@pytest.mark.parametrize("provider", speaking())
-async def test_every_bundled_provider_answers_under_its_own_name(provider: str) -> None:
-    family = catalog().provider(provider).family()
-    async with open_simulator(catalog()) as sim:
-        assert sim.base_url(provider) == f"http://127.0.0.1:{sim.port}/{provider}"
-        reply = await ask(sim, asking(family.dialect, request(stream=False), name=provider))
-        assert reply.status == 200, reply.body
-        assert (sim.entries[0].provider, sim.entries[0].dialect) == (provider, family.dialect)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("step", "said"), [(Refusal("no"), "no frames for refusal"), (Text("b", candidate=1), "one candidate")]
+)
+async def test_what_a_dialect_cannot_say_is_an_error_and_not_silence(step: Any, said: str, stream: bool) -> None:
+    with pytest.raises(CallerError, match=said):
+        async with open_simulator(catalog(), Script(steps=[Text("a"), step])) as sim:
+            await ask(sim, asking("messages", request(stream=stream)))

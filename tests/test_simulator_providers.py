@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from simulator_support import WHOLE, ask, catalog, http_bytes, request
 
 from ai_lib_trio.pipeline import compile_decoder
 from ai_lib_trio.simulator import open_simulator
@@ -15,6 +14,7 @@ from ai_lib_trio.types.message import Message, ThinkingBlock, ToolResultBlock, T
 from ai_lib_trio.types.response import fold
 from ai_lib_trio.types.tool import ToolDefinition
 from ai_lib_trio.wire.encode import compile_encoder
+from simulator_support import WHOLE, ask, catalog, http_bytes, request
 
 
 def families() -> list[Any]:
@@ -48,7 +48,9 @@ async def test_a_provider_of_the_catalogue_can_be_played(provider: str, family: 
     async with open_simulator(catalog(), WHOLE) as sim:
         reply = await ask(sim, http_bytes(f"/{provider}", path, encoded.body, headers=encoded.headers))
         entry = sim.entries[0]
+        assert sim.base_url(provider) == f"http://127.0.0.1:{sim.port}/{provider}"
     assert reply.status == 200, reply.body
+    assert (entry.provider, entry.dialect) == (provider, family.dialect)
     assert entry.request is not None
     assert (entry.request.temperature, entry.request.max_tokens, entry.streamed) == (0.5, 100, stream)
     pipeline = decoder.open(content_type=reply.headers["content-type"], streamed=stream)

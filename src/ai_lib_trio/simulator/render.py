@@ -254,8 +254,6 @@ class Stream:
 
     def _block(self, block: dict[str, Any]) -> Iterator[Frame]:
         kind = block["type"]
-        if not self.speaker.speaks(kind):
-            raise CallerError(f"the dialect {self.speaker.dialect} has no frames for {kind}", kind="bad_argument")
         yield from self._made(f"{kind}.start", "content", b=block)
         text, pieces = block["arguments"] if kind == "tool_use" else block["text"], self.script.pieces
         if kind == "tool_use" and pieces == "words":

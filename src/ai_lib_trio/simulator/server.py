@@ -12,6 +12,7 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from types import TracebackType
 from typing import Any
@@ -369,6 +370,9 @@ class Simulator:
             return self._error(reply, failed, speaker, error_state(asked, number, now))
         assert entry.request is not None, "a script answers requests that were lifted"
         state = reply_state(reply, asked, entry.request, number, now)
+        misfit = speaker.misfit(state)
+        if misfit is not None:
+            raise CallerError(f"this script cannot be told: {misfit}", kind="bad_argument")
         headers = {**speaker.headers(state), **reply.headers}
         delay = [Pause(reply.first_token_delay)] if reply.first_token_delay else []
         if entry.streamed:
@@ -570,6 +574,13 @@ def _describe(reply: Reply) -> str:
     return f"{len(reply.data)} raw bytes"
 
 
+@cache
+def _bundled() -> Source:
+    from ..protocol.loader import Catalog
+
+    return Catalog.open(environ={})
+
+
 class open_simulator:  # used as a function is: `async with open_simulator() as sim`
     """An async context manager that gives a running `Simulator`; leaving it closes every connection.
 
@@ -594,14 +605,12 @@ class open_simulator:  # used as a function is: `async with open_simulator() as 
         send_buffer_bytes: int | None = None,
         on_change: Callable[[str, Entry], None] | None = None,
     ) -> None:
-        if catalog is None:
-            from ..protocol.loader import Catalog
-
-            catalog = Catalog.open()
+        directory = directory_of(catalog if catalog is not None else _bundled())
+        _ = directory.masker  # reads every manifest once for a catalogue: better now than inside the first request
         self._host = host
         self._port = port
         self._simulator = Simulator(
-            directory_of(catalog),
+            directory,
             keys=keys,
             check=check,
             wall_time=wall_time,

@@ -9,6 +9,7 @@ frames of a stream or one whole body; an error becomes the dialect's error body.
       streamed: condition over the request           # else the route tells
       framing: {format: sse, event: template over a frame, done: text, number: key that counts frames, ends: CRLF}
       results: paired                                # every call has its result, and every result its call
+      candidates: several                            # else a reply has one
       headers, check, request, frames, body, error, define
 """
 
@@ -40,7 +41,20 @@ FORMATS: Mapping[str, str] = {
     "ndjson": "application/x-ndjson",
     "json_array": "application/json",
 }
-_KEYS = ("route", "streamed", "framing", "headers", "check", "results", "request", "frames", "body", "error", "define")
+_KEYS = (
+    "route",
+    "streamed",
+    "framing",
+    "headers",
+    "check",
+    "results",
+    "candidates",
+    "request",
+    "frames",
+    "body",
+    "error",
+    "define",
+)
 _BLOCKS = ("text", "thinking", "refusal", "tool_use")
 _PARTS = ("start", "piece", "end")
 _WHOLE_FRAMES = ("start", "finish", "usage", "end", "error")
@@ -119,6 +133,9 @@ class Speaker:
         if tree.get("results") not in (None, "paired"):
             raise where.at("results").error(f"expected `paired`, got {tree['results']!r}")
         self._paired = "results" in tree
+        if tree.get("candidates") not in (None, "several"):
+            raise where.at("candidates").error(f"expected `several`, got {tree['candidates']!r}")
+        self._several = "candidates" in tree
         self._headers = template(tree["headers"], where.at("headers")) if "headers" in tree else None
         check = tree.get("check")
         self._check = compile_check(check, where.at("check"), more_fields=more_fields) if check else None
@@ -199,9 +216,16 @@ class Speaker:
         """The body of an error reply, as a JSON value. `said`: status, code, type, message, param."""
         return self._error({"": state, "e": said})
 
-    def speaks(self, kind: str) -> bool:
-        """Whether the dialect has frames for a kind of block."""
-        return any(f"{kind}.{part}" in self._frames for part in _PARTS)
+    def misfit(self, state: Mapping[str, Any]) -> str | None:
+        """What of a reply the dialect has no place for, or None where it can say all of it."""
+        candidates = state["candidates"]
+        if len(candidates) > 1 and not self._several:
+            return f"the dialect {self.dialect} has one candidate, not {len(candidates)}"
+        kinds = {block["type"] for candidate in candidates for block in candidate["blocks"]}
+        for kind in sorted(kinds):
+            if not any(f"{kind}.{part}" in self._frames for part in _PARTS):
+                return f"the dialect {self.dialect} has no frames for {kind}"
+        return None
 
     def frames(self, name: str, state: Mapping[str, Any], **bound: Any) -> Iterator[Any]:
         """The frames, as JSON values, that the template `name` makes: none, one, or several."""
