@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_lib_trio.pipeline.decode import Body, Frame, JsonArray, JsonLines, Sse
+from ai_lib_trio.pipeline.decode import Body, EventStream, Frame, JsonArray, JsonLines, Sse
 
 BOUND = 1 << 20
 
@@ -198,3 +200,69 @@ def test_any_cut_of_any_text_gives_the_same_elements(text: str, data: st.DataObj
     pieces = [body[a:b] for a, b in pairwise(edges)]
     for kind in (JsonArray, JsonLines):
         assert read(kind, pieces, bound) == read(kind, [body], bound)
+
+
+# ---- binary messages ----
+
+
+def header(name: bytes, value: bytes, kind: int = 7) -> bytes:
+    sized = struct.pack(">H", len(value)) + value if kind in (6, 7) else value
+    return bytes([len(name)]) + name + bytes([kind]) + sized
+
+
+def binary(payload: bytes, *headers: bytes) -> bytes:
+    head = b"".join(headers)
+    prelude = struct.pack(">II", 16 + len(head) + len(payload), len(head))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + head + payload
+    return message + struct.pack(">I", zlib.crc32(message))
+
+
+EVENT = header(b":message-type", b"event")
+
+
+def test_binary_messages_are_frames_under_the_name_of_their_event() -> None:
+    odd = header(b"n", b"\0\0\0\1", 4) + header(b"yes", b"", 0) + header(b"raw", b"ab", 6) + header(b"id", b"x" * 16, 9)
+    data = (
+        binary(b'{"a":1}', EVENT, header(b":event-type", b"chunk"), odd)
+        + binary(b"", EVENT, header(b":event-type", b"initial-response"))
+        + binary(b'{"m":1}', header(b":message-type", b"exception"), header(b":exception-type", b"throttled"))
+        + binary(
+            b"", header(b":message-type", b"error"), header(b":error-code", b"E"), header(b":error-message", b"no")
+        )
+    )
+    assert frames_of(EventStream, data) == [
+        ("chunk", b'{"a":1}'),
+        ("throttled", b'{"m":1}'),
+        ("E", b'{"message": "no"}'),
+    ]
+
+
+def test_a_binary_message_that_was_cut_is_seen() -> None:
+    data = binary(b'{"a":1}', EVENT)
+    for cut in range(1, len(data)):
+        assert read(EventStream, [data[:cut]]) == ([], None, True)
+    assert read(EventStream, [data]) == ([(None, b'{"a":1}')], None, False)
+
+
+def test_a_changed_bit_is_found_by_the_sums() -> None:
+    first, second = binary(b"1", EVENT), binary(b'{"a":1}', EVENT)
+    for at in range(len(second)):
+        broken = second[:at] + bytes([second[at] ^ 1]) + second[at + 1 :]
+        frames, fault, _ = read(EventStream, [first + broken + first])
+        assert (frames, fault) == ([(None, b"1")], "unreadable_frame")
+
+
+def test_a_binary_message_with_lying_lengths_or_headers_is_unreadable() -> None:
+    for head in (b"\x05ab", header(b"a", b"xy", 7)[:-1], bytes([1]) + b"a" + bytes([77]), header(b"a", b"abc", 5)[:-1]):
+        data = binary(b"{}", head)
+        frames_of(EventStream, data)
+        assert read(EventStream, [data])[1] == "unreadable_frame"
+    prelude = struct.pack(">II", 20, 400)
+    data = prelude + struct.pack(">I", zlib.crc32(prelude)) + b"12345678"
+    assert read(EventStream, [data])[1] == "unreadable_frame"
+
+
+def test_a_binary_message_over_the_bound_is_refused_by_its_prelude() -> None:
+    data = binary(b"1", EVENT) + binary(b"x" * 200, EVENT)
+    assert frames_of(EventStream, data, bound=100) == [(None, b"1")]
+    assert read(EventStream, [data], 100)[1] == "oversize"

@@ -14,13 +14,15 @@ from ai_lib_trio.types.events import (
     PartialContentDelta,
     RefusalDelta,
     StreamEnd,
+    StreamError,
     StreamingEvent,
     ThinkingDelta,
 )
 from ai_lib_trio.types.message import ImageBlock, OpaqueContent, ServerToolBlock, TextBlock, ThinkingBlock, ToolUseBlock
 from ai_lib_trio.types.response import fold
 from ai_lib_trio.types.usage import Usage
-from pipeline_support import body, delta, stream
+from pipeline_support import body, delta, program, run, stream
+from test_pipeline_framing import EVENT, binary, header
 
 CHAT = "chat_completions"
 
@@ -407,3 +409,74 @@ def test_lines_become_text_thinking_and_usage() -> None:
         FinalCandidate(0, "end_turn", "stop"),
         StreamEnd("end_turn", "stop"),
     ]
+
+
+# ---- wires that are read so far ----
+
+
+def test_a_binary_stream_tells_blocks_usage_and_exceptions() -> None:
+    def said(name: bytes, payload: bytes, kind: bytes = b":event-type") -> bytes:
+        return binary(payload, EVENT, header(kind, name))
+
+    start = said(b"messageStart", b'{"role":"assistant","p":"ab"}')
+    call = (
+        said(b"contentBlockStart", b'{"contentBlockIndex":0,"start":{"toolUse":{"toolUseId":"t","name":"go"}}}')
+        + said(b"contentBlockDelta", b'{"contentBlockIndex":0,"delta":{"toolUse":{"input":"{\\"x\\":1}"}}}')
+        + said(b"contentBlockStop", b'{"contentBlockIndex":0}')
+    )
+    end = said(b"messageStop", b'{"stopReason":"tool_use"}')
+    usage = said(b"metadata", b'{"usage":{"inputTokens":1,"outputTokens":2,"cacheReadInputTokens":3}}')
+    open_it = {"content_type": "application/vnd.amazon.eventstream"}
+    reply = fold(run(program("converse").open(**open_it), start + call + end + usage))
+    assert [(one.id, one.name, one.arguments) for one in reply.tool_calls] == [("t", "go", {"x": 1})]
+    assert (reply.usage.input_tokens, reply.usage.total_tokens, reply.finish_reason) == (4, 6, "tool_use")
+    broken = said(b"throttlingException", b'{"message":"slow"}', b":exception-type")
+    last = run(program("converse").open(**open_it), start + broken)[-1]
+    assert isinstance(last, StreamError)
+    assert (last.code, last.message) == ("throttlingException", "slow")
+    cut = run(program("converse").open(**open_it), (start + call + end)[:-3])[-1]
+    assert isinstance(cut, StreamError)
+    assert cut.kind == "truncated"
+    said_by_header = {"x-amzn-errortype": "ValidationException:http://internal.example/"}
+    error = program("converse").read_error(400, said_by_header, b'{"message":"bad"}')
+    assert (error.code, error.message) == ("ValidationException", "bad")
+
+
+def test_calls_that_stream_as_objects_and_come_whole_as_lists_are_the_same() -> None:
+    call = {"id": "t", "type": "function", "function": {"name": "go", "arguments": ""}}
+    streamed = stream(
+        "cohere_v2_chat",
+        {"type": "message-start", "id": "r", "delta": {"message": {"role": "assistant"}}},
+        {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "I will go"}}},
+        {"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": call}}},
+        {
+            "type": "tool-call-delta",
+            "index": 0,
+            "delta": {"message": {"tool_calls": {"function": {"arguments": "{}"}}}},
+        },
+        {"type": "tool-call-end", "index": 0},
+        {"type": "message-end", "delta": {"finish_reason": "TOOL_CALL", "usage": {"tokens": {"input_tokens": 69.0}}}},
+        "[DONE]",
+    )
+    call = {"id": "t", "type": "function", "function": {"name": "go", "arguments": "{}"}}
+    whole = body(
+        "cohere_v2_chat",
+        {
+            "id": "r",
+            "message": {"tool_plan": "I will go", "tool_calls": [call]},
+            "finish_reason": "TOOL_CALL",
+            "usage": {"tokens": {"input_tokens": 69}},
+        },
+    )
+    assert fold(streamed).blocks == fold(whole).blocks
+    assert fold(streamed).usage.input_tokens == fold(whole).usage.input_tokens == 69
+
+
+def test_a_completion_is_text_without_a_message() -> None:
+    events = stream(
+        "completions",
+        {"choices": [{"index": 0, "text": "a", "finish_reason": None}]},
+        {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}], "usage": {"prompt_tokens": 1}},
+        "[DONE]",
+    )
+    assert (fold(events).content, fold(events).finish_reason) == ("ab", "max_tokens")

@@ -307,7 +307,7 @@ def test_an_error_reply_is_read_by_the_error_fields_alone() -> None:
     [
         ("odd: 1", "decode.odd", "expected one of"),
         ("framing: { format: xml }", "decode.framing.format", "expected one of sse"),
-        ("framing: { formt: sse }", "decode.framing.formt", "expected one of format, done"),
+        ("framing: { formt: sse }", "decode.framing.formt", "expected one of format, done, content_type"),
         ("complete_when: [end]", "decode.complete_when[0]", "expected one of finish"),
         ("complete_when: [mark]", "decode.complete_when[0]", "evidence that some rule gives"),
         ("complete_when: [sentinel]", "decode.complete_when[0]", "evidence that some rule gives"),

@@ -406,14 +406,19 @@ class Accumulator:
     def opaque(
         self, key: Key | None, kind: str | None, data: Any, piece: str | None, piece_at: str | None, is_complete: bool
     ) -> None:
-        """A whole block of the wire that has no standard meaning, at once or in pieces."""
-        if data is None and not piece:
-            return
-        if data is None and (key is None or key not in self._cand.open):
+        """A whole block of the wire that has no standard meaning, at once or in parts: later data over earlier.
+
+        Without a `kind` it only goes on with a block that is open.
+        """
+        goes_on = None if key is None else self._cand.open.get(key)
+        if kind is None and (goes_on is None or goes_on.kind != "opaque"):
             return
         key, block = self._reserved("opaque", key)
         block.name = block.name or kind or ""
-        block.native = data if data is not None else block.native
+        if isinstance(block.native, dict) and isinstance(data, dict):
+            block.native = {**block.native, **data}
+        elif data is not None:
+            block.native = data
         block.arguments_at = piece_at or block.arguments_at
         if piece:
             block.pieces.append(piece)

@@ -8,10 +8,13 @@ pieces is joined once, at its end).
 
 from __future__ import annotations
 
+import json
 import re
+import struct
+import zlib
 from typing import Protocol
 
-__all__ = ["BOM", "FRAMINGS", "Body", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
+__all__ = ["BOM", "FRAMINGS", "Body", "EventStream", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
 
 Frame = tuple[str | None, bytes]
 BOM = b"\xef\xbb\xbf"
@@ -273,6 +276,106 @@ class JsonArray:
         return frames
 
 
+class EventStream:
+    """Binary messages with headers and check sums.
+
+    A message is: total length, length of headers, CRC of those 8 bytes; headers; payload; CRC of all before it. All
+    numbers are big-endian, the CRCs are CRC-32. The frame's name is the event's type, or the exception's. A sum that
+    does not match is a frame that cannot be read.
+    """
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self.fault: str | None = None
+        self.cut = False
+        self._max = max_frame_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._wanted = _PRELUDE_BYTES  # bytes that the next step needs: a prelude, then a whole message
+
+    def feed(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        if self.fault or not data:
+            return frames
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size < self._wanted:
+            return frames
+        held = b"".join(self._pieces)
+        at = 0
+        while not self.fault and len(held) - at >= self._wanted:
+            if self._wanted == _PRELUDE_BYTES:
+                self._prelude(held[at : at + _PRELUDE_BYTES])
+            else:
+                self._message(held[at : at + self._wanted], frames)
+                at += self._wanted
+                self._wanted = _PRELUDE_BYTES
+        self._pieces = [held[at:]]
+        self._size = len(held) - at
+        return frames
+
+    def _prelude(self, prelude: bytes) -> None:
+        total, headers, check = _PRELUDE.unpack(prelude)
+        if zlib.crc32(prelude[:8]) != check or total < _PRELUDE_BYTES + headers + 4:
+            self.fault = "unreadable_frame"
+        elif total > self._max:
+            self.fault = "oversize"
+        else:
+            self._wanted = total
+
+    def _message(self, message: bytes, frames: list[Frame]) -> None:
+        (check,) = _NUMBER.unpack(message[-4:])
+        if zlib.crc32(message[:-4]) != check:
+            self.fault = "unreadable_frame"
+            return
+        end = _PRELUDE_BYTES + _NUMBER.unpack(message[4:8])[0]
+        try:
+            headers = _event_headers(message[_PRELUDE_BYTES:end])
+        except (IndexError, KeyError, struct.error):
+            self.fault = "unreadable_frame"
+            return
+        name = headers.get(b":exception-type") or headers.get(b":event-type") or headers.get(b":error-code")
+        payload = message[end:-4]
+        if headers.get(b":message-type") == b"error" and not payload:
+            said = headers.get(b":error-message", b"").decode("utf-8", "replace")
+            payload = json.dumps({"message": said}).encode()
+        if payload:
+            frames.append((None if name is None else name.decode("utf-8", "replace"), payload))
+
+    def finish(self) -> list[Frame]:
+        self.cut = self._size > 0 and self.fault is None
+        return []
+
+
+_PRELUDE = struct.Struct(">III")
+_PRELUDE_BYTES = 12
+_NUMBER = struct.Struct(">I")
+_LENGTH = struct.Struct(">H")
+# The sizes of header values by their type's number; 6 and 7 (bytes and text) carry their own length.
+_HEADER_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+
+
+def _event_headers(data: bytes) -> dict[bytes, bytes]:
+    """Headers of one message, values as bytes. Raises IndexError, KeyError or struct.error on what is none."""
+    headers: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(data):
+        length = data[at]
+        name = data[at + 1 : at + 1 + length]
+        at += 1 + length
+        kind = data[at]
+        at += 1
+        if kind in (6, 7):
+            (size,) = _LENGTH.unpack(data[at : at + 2])
+            at += 2
+        else:
+            size = _HEADER_SIZES[kind]
+        if at + size > len(data):
+            raise IndexError(name)
+        headers[name] = data[at : at + size]
+        at += size
+    return headers
+
+
 class Body:
     """The whole body as one frame."""
 
@@ -300,8 +403,9 @@ class Body:
         return [(None, data)]
 
 
-FRAMINGS: dict[str, type[Sse] | type[JsonLines] | type[JsonArray]] = {
+FRAMINGS: dict[str, type[Sse] | type[JsonLines] | type[JsonArray] | type[EventStream]] = {
     "sse": Sse,
     "ndjson": JsonLines,
     "json_array": JsonArray,
+    "eventstream": EventStream,
 }

@@ -42,7 +42,6 @@ _FRAMED_TYPES = {
     "application/x-jsonlines": "ndjson",
     "application/jsonlines": "ndjson",
     "application/stream+json": "ndjson",
-    "application/vnd.amazon.eventstream": "eventstream",
 }
 _SILENT_TYPES = ("", "text/plain", "application/octet-stream", "binary/octet-stream")
 _NOT_JSON = (ValueError, RecursionError, msgspec.MsgspecError)  # ValueError: JSON and UTF-8 errors, digits over a bound
@@ -74,13 +73,16 @@ class DecodeProgram:
         for key in tree:
             if key not in _KEYS:
                 raise where.at(str(key)).error(f"expected one of {', '.join(_KEYS)}, got {key!r}")
-        framing = _map(tree, "framing", where, ("format", "done"))
+        framing = _map(tree, "framing", where, ("format", "done", "content_type"))
         self.format: str = framing.get("format", "sse")
         if self.format not in FRAMINGS:
             raise where.at("framing", "format").error(f"expected one of {', '.join(FRAMINGS)}, got {self.format!r}")
+        for key in ("done", "content_type"):
+            if not isinstance(framing.get(key, ""), str):
+                raise where.at("framing", key).error(f"expected a text, got {framing[key]!r}")
         done = framing.get("done")
-        if done is not None and not isinstance(done, str):
-            raise where.at("framing", "done").error(f"expected a text, got {done!r}")
+        # A content type of the dialect's own, for a framing that no registered type tells.
+        self.content_type: str | None = framing.get("content_type")
         self.done: bytes | None = done.strip().encode() if done and done.strip() else None
         define = _map(tree, "define", where)
         error = _map(tree, "error", where, ("match", "extract", "doc"))
@@ -244,7 +246,7 @@ class Pipeline:
     def _choose(self, content_type: str | None, streamed: bool) -> None:
         kind = (content_type or "").partition(";")[0].strip().lower()
         is_json = kind in ("application/json", "text/json") or kind.endswith("+json")
-        framing = _FRAMED_TYPES.get(kind)
+        framing = self._program.format if kind == self._program.content_type else _FRAMED_TYPES.get(kind)
         if framing is None and kind in _SILENT_TYPES:
             framing = self._program.format if streamed else "body"
         elif framing is None and is_json and streamed:
@@ -366,7 +368,7 @@ class Pipeline:
     def _end(self, framing: Framing) -> None:
         facts, ways = self._facts, self._program.ending.complete_when
         if framing.cut:
-            self._fault(self._truncated("inside a list that never closed"))
+            self._fault(self._truncated("inside a frame"))
         elif facts.is_complete() or ("eof" in ways and self._frames):
             self._close()
         elif not self._whole:
