@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ai_lib_trio.errors import ManifestError
-from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
+from ai_lib_trio.pipeline import DecodeProgram, compile_decoder, compile_pipeline
+from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.where import Where
 from ai_lib_trio.types.events import (
     Citation,
@@ -399,3 +400,12 @@ def test_no_text_of_a_manifest_becomes_code() -> None:
     }
     pipeline = compile_decoder(tree, Where("acme.yaml")).open()
     assert text_of(pipeline.feed(b'data: {"x": 1}\n\n')) == [nasty]
+
+
+def test_a_manifest_opens_a_pipeline_of_the_family_asked_for() -> None:
+    manifest = Catalog.open().provider("openai")
+    frame = {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}
+    assert text_of(compile_pipeline(manifest).feed(f"data: {json.dumps(frame)}\n\n".encode())) == ["a"]
+    frame = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "b"}
+    pipeline = compile_pipeline(manifest, "responses")
+    assert text_of(pipeline.feed(f"data: {json.dumps(frame)}\n\n".encode())) == ["b"]

@@ -191,24 +191,9 @@ def _along(steps: Sequence[Step], node: Node | None) -> tuple[list[_Step], Node 
 def _chain(slot: int, steps: list[_Step]) -> Getter:
     if not steps:
         return lambda slots: slots[slot]
-    kind, key, name = steps[0]
-    if len(steps) == 1 and name is not None:
-        field = attrgetter(name)
-        return lambda slots: field(slots[slot]) if slots[slot].__class__ is kind else None
-    if len(steps) == 1 and kind is dict:
+    if len(steps) == 1 and steps[0].kind is dict:
+        key = steps[0].key
         return lambda slots: slots[slot].get(key) if slots[slot].__class__ is dict else None
-    if len(steps) == 2 and name is not None and steps[1].name is not None:
-        inner_kind = steps[1].kind
-        first, second = attrgetter(name), attrgetter(steps[1].name)
-
-        def get_second(slots: list[Any]) -> Any:
-            value = slots[slot]
-            if value.__class__ is not kind:
-                return None
-            value = first(value)
-            return second(value) if value.__class__ is inner_kind else None
-
-        return get_second
     looks: tuple[tuple[Any, Any, Any], ...] = tuple(
         (step.kind, step.key, None if step.name is None else attrgetter(step.name)) for step in steps
     )
