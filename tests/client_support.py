@@ -8,6 +8,7 @@ from typing import Any
 
 from ai_lib_trio import Config, open_client
 from ai_lib_trio.client.client import ClientBlock
+from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Head, ScriptedTransport, Step, json_reply, sse_reply
 from ai_lib_trio.transport.base import Sink, WireRequest
 
@@ -87,7 +88,11 @@ def echo(request: WireRequest) -> Sequence[Step]:
 
 
 def scripted_client(transport: ScriptedTransport | Any, model: str = MODEL, **settings: Any) -> ClientBlock:
-    """A client on a scripted transport, with keys and without the process's environment."""
+    """A client on a scripted transport, with keys and without the process's environment.
+
+    One attempt and no breaker unless a test asks for them: retries and breakers have tests of their own.
+    """
+    settings.setdefault("resilience", Resilience(max_attempts=1, breaker="off"))
     return open_client(model, config=Config(transport=transport, environ=KEYS, **settings))
 
 

@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ai_lib_trio import AiLibError, Config, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
+from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
@@ -54,6 +55,7 @@ def once(*answers: bytes, then: str = "close") -> Callable[[Connection], Awaitab
 
 
 def client_at(server: RawServer, **settings: Any) -> ClientBlock:
+    settings.setdefault("resilience", Resilience(max_attempts=1, breaker="off"))  # these are tests of one attempt
     return open_client(MODEL, base_url=server.url, api_key="test-key", config=Config(environ={}, **settings))
 
 

@@ -116,7 +116,7 @@ async def test_a_winner_that_is_cut_is_an_error_after_what_it_said(autojump_cloc
 
 def hedge(after: float, *scripts: Script) -> tuple[Service, Contest]:
     state = Contest()
-    return hedging(members(*scripts), lambda: after, state), state
+    return hedging(members(*scripts), lambda call: after, state), state
 
 
 async def test_a_hedge_asks_the_next_only_when_the_first_is_late(autojump_clock: trio.testing.MockClock) -> None:

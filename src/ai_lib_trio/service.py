@@ -52,13 +52,14 @@ class Timeouts(NamedTuple):
     """Limits on waiting for a provider, in seconds; `math.inf` for none.
 
     `connect_s` None means what the manifest says. A first byte may take as long as a long reasoning does; between two
-    reads of a running reply, silence of two minutes means that nobody is there. Time that the caller takes to read
-    does not count.
+    reads of a running reply, silence of two minutes means that nobody is there. `min_bytes_per_s` (0 for off) is what
+    a running reply must bring, over each ten seconds. Time that the caller takes to read does not count.
     """
 
     connect_s: float | None = None
     first_byte_s: float = 600.0
     idle_s: float = 120.0
+    min_bytes_per_s: float = 0.0
 
 
 class Entry(Protocol):
@@ -73,20 +74,16 @@ class Entry(Protocol):
         """How far the attempt came: `unsent`, `silent`, `refused`, `partial` or `complete`."""
         ...
 
-    def cost(self) -> float | None:
-        """What it cost so far, in the currency of its model's prices; None where nobody can know."""
-        ...
-
 
 class Call:
     """One call on its way: what is asked, of whom, and by when.
 
     `number` counts the client's calls; `target` is what the client resolved the model to; `deadline` is absolute, on
     trio's clock (inf for none). `tenant` is whose call it is and `tokens` how much it is thought to use: both are for
-    the order in an actor's queue and its limits. `log` and `skipped` gather what each attempt came to and which
-    targets were passed over; they are shared by the copies that policies hand on. A copy is one attempt: `retry` says
-    how many there were at this target before it, `lane` which member of a race it is, and the innermost service fills
-    in `attempt` (which counts from 1 over the whole call) and `entry`.
+    the order in an actor's queue and its limits. `log`, `skipped` and `warnings` gather what each attempt came to,
+    which targets were passed over and what is doubtful; the copies that policies hand on share them. A copy is one
+    attempt: `retry` says how many there were at this target before it, `lane` which member of a race it is, and the
+    innermost service fills in `attempt` (which counts from 1 over the whole call) and `entry`.
     """
 
     __slots__ = (
@@ -103,6 +100,7 @@ class Call:
         "tenant",
         "timeouts",
         "tokens",
+        "warnings",
     )
 
     def __init__(
@@ -116,6 +114,7 @@ class Call:
         attempt: int = 1,
         log: list[Any] | None = None,
         skipped: list[Skipped] | None = None,
+        warnings: list[str] | None = None,
         tenant: str = "",
         tokens: int = 0,
         retry: int = 0,
@@ -129,6 +128,7 @@ class Call:
         self.attempt = attempt
         self.log: list[Any] = [] if log is None else log
         self.skipped: list[Skipped] = [] if skipped is None else skipped
+        self.warnings: list[str] = [] if warnings is None else warnings
         self.tenant = tenant
         self.tokens = tokens
         self.retry = retry
@@ -155,6 +155,7 @@ class Call:
             attempt=self.attempt,
             log=self.log,
             skipped=self.skipped,
+            warnings=self.warnings,
             tenant=self.tenant,
             tokens=self.tokens if tokens is None else tokens,
             retry=retry,

@@ -19,17 +19,27 @@ from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
 from ..service import Batch, Timeouts
 from ..transport.base import Engine, Headers, WireRequest
-from ..types.events import StreamError, commits
+from ..types.admission import LimitsSeen
+from ..types.events import (
+    Metadata,
+    PartialContentDelta,
+    PartialToolCall,
+    StreamError,
+    ThinkingDelta,
+    commits,
+)
 from ..types.records import AttemptStarted, EventBatch, FirstToken
 from ..wire.auth import attach, authorise
 from ..wire.classify import classify, request_id_of
+from ..wire.limits import read_limits
 from .hooks import Hooks
-from .job import Job
+from .job import Job, Progress
 from .target import Target
 
 __all__ = ["Exchange", "Limits"]
 
 
+THROUGHPUT_S = 10.0  # a stretch: long enough for a pause between two thoughts, short enough to leave a trickle
 DRAIN_S = 1.0  # how long the end of a body is awaited after the reply's own end
 
 
@@ -57,6 +67,7 @@ class Exchange:
         hooks: Hooks,
         errors: ErrorRules,
         wall_time: Callable[[], float],
+        learn: Callable[[LimitsSeen], None],
     ) -> None:
         self._job = job
         self._progress = job.progress
@@ -69,6 +80,10 @@ class Exchange:
         self._hooks = hooks
         self._errors = errors
         self._wall_time = wall_time
+        self._learn = learn
+        self._window_at = 0.0  # when the present stretch of the minimum throughput began, and what it brought
+        self._window_bytes = 0
+        self._idle_at = 0.0  # when silence is too long, apart from throughput
         self._clock = trio.CancelScope()
         self._phase = "connect"
         self._pipeline: Pipeline | None = None
@@ -157,6 +172,9 @@ class Exchange:
         progress.request_id = request_id_of(progress.headers, self._errors)
         self._phase = "first_byte"
         self._clock.deadline = now + self._timeouts.first_byte_s
+        seen = read_limits(progress.headers, self._target.manifest.rate_limits, self._wall_time())
+        if seen is not None:
+            self._learn(seen)
         if 300 <= status < 400:
             raise self._ours("redirected", f"answered with a redirect ({status}), which is not followed")
         if status >= 400:
@@ -178,8 +196,11 @@ class Exchange:
         self._progress.bytes_in += len(chunk)
         if self._phase == "drain":
             return True
+        now = trio.current_time()
+        self._clock.deadline = self._idle_at = now + self._timeouts.idle_s
+        if self._timeouts.min_bytes_per_s > 0:
+            self._measure(len(chunk), now)
         self._phase = "idle"
-        self._clock.deadline = trio.current_time() + self._timeouts.idle_s
         if self._inflater is None:
             return self._plain(chunk)
         self._inflater.feed(chunk)
@@ -187,8 +208,9 @@ class Exchange:
 
     async def wait_room(self) -> None:
         """See `transport.base.Sink`."""
-        # The consumer's slowness is not the provider's: the clock stands still meanwhile.
+        # The consumer's slowness is not the provider's: the clocks stand still meanwhile.
         self._clock.deadline = math.inf
+        stopped_at = trio.current_time()
         while True:
             await self._job.outlet.wait_room()
             if self._inflater is None or self._phase == "drain":
@@ -197,7 +219,20 @@ class Exchange:
             if self._inflate():
                 break
         phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
-        self._clock.deadline = trio.current_time() + phase_s
+        now = trio.current_time()
+        self._window_at += now - stopped_at
+        self._clock.deadline = self._idle_at = now + phase_s
+        if self._timeouts.min_bytes_per_s > 0 and self._phase == "idle":
+            self._measure(0, now)
+
+    def _measure(self, body_bytes: int, now: float) -> None:
+        """Hold the reply to its minimum throughput: each stretch of it must bring so much, or it ends there."""
+        if self._phase != "idle" or self._window_bytes >= self._timeouts.min_bytes_per_s * THROUGHPUT_S:
+            self._window_at = now
+            self._window_bytes = 0
+        self._window_bytes += body_bytes
+        if self._window_bytes < self._timeouts.min_bytes_per_s * THROUGHPUT_S:
+            self._clock.deadline = min(self._clock.deadline, self._window_at + THROUGHPUT_S)
 
     def _inflate(self) -> bool:
         """One bounded step. False while there is no room or more to inflate."""
@@ -250,6 +285,7 @@ class Exchange:
         if fault is not None:
             batch = batch[:-1]
         progress.events += len(batch)
+        _count(batch, progress)
         if progress.first_token_at is None and any(commits(event) for event in batch):
             progress.first_token_at = now = trio.current_time()
             if self._hooks.on:
@@ -290,6 +326,8 @@ class Exchange:
             return self._ours("connect_timeout", "could not be reached in time")
         if self._phase == "first_byte":
             return self._ours("first_byte_timeout", f"sent nothing for {timeouts.first_byte_s:g} s after the request")
+        if trio.current_time() < self._idle_at:
+            return self._ours("throughput_timeout", f"brought less than {timeouts.min_bytes_per_s:g} bytes a second")
         return self._ours("idle_timeout", f"fell silent for {timeouts.idle_s:g} s in the middle of its reply")
 
     def _refusal(self, body: bytes) -> AiLibError:
@@ -318,3 +356,19 @@ class Exchange:
             now_wall=self._wall_time(),
             secrets=() if secret is None else (secret.reveal(),),
         )
+
+
+def _count(batch: Batch, progress: Progress) -> None:
+    """Keep what an account needs: the usage reported last, and how much text came."""
+    chars = 0
+    for event in batch:
+        kind = type(event)
+        if kind is PartialContentDelta:
+            chars += len(event.content)  # type: ignore[union-attr]
+        elif kind is ThinkingDelta:
+            chars += len(event.thinking)  # type: ignore[union-attr]
+        elif kind is PartialToolCall:
+            chars += len(event.arguments)  # type: ignore[union-attr]
+        elif kind is Metadata:
+            progress.usage = event.usage or progress.usage  # type: ignore[union-attr]
+    progress.chars_out += chars

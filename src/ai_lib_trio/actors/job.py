@@ -14,7 +14,8 @@ import trio
 from ..errors import AiLibError
 from ..service import Call, Outlet
 from ..types.records import CallEnded
-from ..types.stats import AttemptState
+from ..types.stats import AttemptState, Verdict
+from ..types.usage import Usage
 from .hooks import Hooks
 
 __all__ = ["Docket", "Job", "Progress"]
@@ -27,6 +28,7 @@ class Progress:
         "admitted_at",
         "body",
         "bytes_in",
+        "chars_out",
         "dropped_opaque",
         "ended_at",
         "events",
@@ -38,6 +40,7 @@ class Progress:
         "sent_at",
         "started_at",
         "status",
+        "usage",
         "warnings",
     )
 
@@ -54,6 +57,8 @@ class Progress:
         self.request_id: str | None = None
         self.bytes_in = 0
         self.events = 0
+        self.chars_out = 0  # of text, reasoning and arguments: for an estimate where no usage was reported
+        self.usage: Usage | None = None  # as reported so far
         self.dropped_opaque = 0
         self.warnings: tuple[str, ...] = ()
         self.body: object = None  # the decoded body of a reply that was not streamed
@@ -72,7 +77,18 @@ class Progress:
 class Job:
     """One attempt. `scope` is around its session: cancelling it is how a caller leaves."""
 
-    __slots__ = ("call", "context", "error", "handover", "is_settled", "outlet", "progress", "scope", "settled")
+    __slots__ = (
+        "call",
+        "context",
+        "error",
+        "handover",
+        "is_settled",
+        "outlet",
+        "progress",
+        "scope",
+        "settled",
+        "verdict",
+    )
 
     def __init__(self, call: Call, outlet: Outlet, now: float) -> None:
         self.call = call
@@ -84,6 +100,11 @@ class Job:
         self.settled = trio.Event()
         self.is_settled = False
         self.error: AiLibError | None = None
+        self.verdict: Verdict | None = None  # what became of it, where there was more than one: policies say so
+
+    def state(self) -> AttemptState:
+        """See `service.Entry`."""
+        return self.progress.state(is_complete=self.is_settled and self.error is None)
 
     def settle(self, error: AiLibError | None, now: float) -> None:
         """Say how it ended. Only the docket calls this, once."""

@@ -8,8 +8,6 @@ nothing but its inbox, a wake-up and its children, so it takes every job at once
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +15,7 @@ import trio
 
 from ..errors import AdmissionError, AiLibError, InternalError
 from ..protocol.manifest import ErrorRules
-from ..service import Timeouts
+from ..service import Ending, Gate, Ticket, Timeouts
 from ..transport.base import Engine
 from ..types.records import CallAdmitted
 from .exchange import Exchange, Limits
@@ -26,14 +24,11 @@ from .job import Docket, Job
 
 __all__ = ["ProviderActor", "Rules"]
 
-NO_DEADLINE_S = 600.0  # a call without a deadline is ordered as if it had ten minutes from arrival
-
 
 class Rules(NamedTuple):
-    """What an actor goes by: bounds on calls, limits on waiting and size, and where time and errors come from."""
+    """What an actor goes by: its gate, limits on waiting and size, and where time and errors come from."""
 
-    max_inflight: int
-    max_queued: int
+    make_gate: Callable[[], Gate]
     timeouts: Timeouts
     limits: Limits
     errors: ErrorRules
@@ -61,7 +56,8 @@ class ProviderActor:
         self._engine = engine
         self._rules = rules
         self._hooks = hooks
-        self._queue: list[tuple[float, int, int, Job]] = []  # heap by (deadline, call, attempt)
+        self.gate = rules.make_gate()
+        self._tickets: dict[Job, Ticket] = {}  # of jobs that wait
         self._waiting = trio.CancelScope()
         self._is_waiting = False
         self._needs_turn = False
@@ -69,7 +65,14 @@ class ProviderActor:
     @property
     def queued(self) -> int:
         """Calls that wait to be admitted."""
-        return sum(not job.is_settled for *_, job in self._queue)
+        return len(self._tickets)
+
+    def withdraw(self, job: Job) -> None:
+        """The caller of a job that waits has left. Called by the supervisor."""
+        ticket = self._tickets.pop(job, None)
+        if ticket is not None:
+            self.gate.withdraw(ticket, trio.current_time())
+            self._wake()  # it may have been the one that the others waited behind
 
     async def run(self) -> None:
         """Take jobs and run their sessions until cancelled. Only a fault of this loop gets out."""
@@ -82,12 +85,12 @@ class ProviderActor:
     # ---- the loop
 
     async def _wait_turn(self) -> None:
-        """Wait for a job or a wake-up. A wake-up between two turns is not lost: it leaves `_needs_turn` set."""
+        """Wait for a job, a wake-up, or the gate's own time. A wake-up between two turns leaves `_needs_turn` set."""
         if self._needs_turn:
             self._needs_turn = False
             await trio.lowlevel.checkpoint()
             return
-        self._waiting = trio.CancelScope()
+        self._waiting = trio.CancelScope(deadline=self.gate.wake_at())
         self._is_waiting = True
         try:
             with self._waiting:
@@ -112,41 +115,55 @@ class ProviderActor:
     def _take(self, job: Job) -> None:
         if job.is_settled:
             return
-        # What can start in this turn does not wait: only the rest counts against the queue's bound.
-        bound = self._rules.max_queued + self._rules.max_inflight - len(self.inflight)
-        if len(self._queue) >= bound and self.queued >= bound:
-            self._docket.settle(
-                job,
-                AdmissionError(f"{self._rules.max_queued} calls are waiting for {self.provider} already", kind="shed"),
-            )
-            return
         call = job.call
-        due = call.deadline if call.deadline < math.inf else job.progress.queued_at + NO_DEADLINE_S
-        heapq.heappush(self._queue, (due, call.number, call.attempt, job))
+        ticket = Ticket(
+            number=call.number,
+            attempt=call.attempt,
+            model=call.target.model,
+            arrived=job.progress.queued_at,
+            deadline=call.deadline,
+            tenant=call.tenant,
+            tokens=call.tokens,
+            is_retry=call.retry > 0,
+            item=job,
+        )
+        refusal = self.gate.offer(ticket, trio.current_time())
+        if refusal is not None:
+            self._docket.settle(job, refusal)
+        else:
+            self._tickets[job] = ticket
 
     def _admit(self, sessions: trio.Nursery) -> None:
-        while self._queue and len(self.inflight) < self._rules.max_inflight:
-            *_, job = heapq.heappop(self._queue)
-            if job.is_settled:  # its caller left while it waited
+        now = trio.current_time()
+        for ticket, refusal in self.gate.turn(now):
+            job: Job = ticket.item
+            del self._tickets[job]
+            if refusal is not None:
+                self._docket.settle(job, refusal)
                 continue
             self.inflight[job] = None
-            progress = job.progress
-            progress.admitted_at = now = trio.current_time()
+            job.progress.admitted_at = now
             if self._hooks.on:
                 record = CallAdmitted(
                     at_s=now,
                     call=job.call.number,
                     provider=self.provider,
                     model=job.call.target.model,
-                    queue_s=now - progress.queued_at,
+                    queue_s=now - job.progress.queued_at,
                 )
                 job.context.run(self._hooks.emit, record)
-            job.context.run(sessions.start_soon, self._session, job)
+            job.context.run(sessions.start_soon, self._session, job, ticket)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        for record in self.gate.news():
+            if self._hooks.on:
+                self._hooks.emit(record)
 
     # ---- a session
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C goes to the caller's task, not into somebody's exchange
-    async def _session(self, job: Job) -> None:
+    async def _session(self, job: Job, ticket: Ticket) -> None:
         """One job's task. A provider's fault or a bug ends the job here, never the actor."""
         error: AiLibError | None = None
         is_torn_down = True
@@ -160,6 +177,7 @@ class ProviderActor:
                     hooks=self._hooks,
                     errors=self._rules.errors,
                     wall_time=self._rules.wall_time,
+                    learn=lambda seen: self.gate.learnt(ticket, seen, trio.current_time()),
                 ).run()
             if job.scope.cancelled_caught:
                 error = AdmissionError("the call was left by its caller", kind="client_closed")
@@ -177,5 +195,24 @@ class ProviderActor:
             # Cancelled with the whole actor, the job is left in the docket: the supervisor says how it ended.
             if not is_torn_down:
                 self._docket.settle(job, error)
-                if self._queue:
-                    self._wake()
+                self._end(job, ticket)
+
+    def _end(self, job: Job, ticket: Ticket) -> None:
+        """Give the permit back, and tell the gate how it went."""
+        progress = job.progress
+        now = trio.current_time()
+        start = now if progress.admitted_at is None else progress.admitted_at
+        first = progress.first_token_at
+        ending = Ending(
+            error=job.error,
+            state=job.state(),
+            is_left=job.scope.cancelled_caught,
+            took_s=now - start,
+            first_token_s=None if first is None else first - start,
+            usage=progress.usage,
+        )
+        self.gate.ended(ticket, ending, now)
+        if self._tickets:
+            self._wake()
+        else:
+            self._tell_news()

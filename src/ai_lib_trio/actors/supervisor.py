@@ -123,19 +123,21 @@ class Supervisor:
         if self.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
         slot = self.slots.get(target.key) or self._open_slot(target)
-        if slot.has_failed:
-            raise AdmissionError(
-                f"the actor of {target.manifest.id} crashed more than {MAX_DEATHS} times in {DEATHS_WITHIN_S:g} s",
-                kind="provider_failed",
-                provider=target.manifest.id,
-                model=target.model,
-            )
         now = trio.current_time()
         job = Job(call, outlet, now)
         call.log.append(job)
+        call.attempt = len(call.log)
+        call.entry = job
         slot.docket.enter(job)
         if self._hooks.on:
             self._hooks.emit(CallQueued(at_s=now, call=call.number, provider=target.manifest.id, model=target.model))
+        if slot.has_failed:
+            failed = AdmissionError(
+                f"the actor of {target.manifest.id} crashed more than {MAX_DEATHS} times in {DEATHS_WITHIN_S:g} s",
+                kind="provider_failed",
+            )
+            slot.docket.settle(job, failed)
+            raise failed
         return job, slot
 
     async def _leave(self, slot: Slot, job: Job) -> None:
@@ -143,8 +145,10 @@ class Supervisor:
         job.scope.cancel()
         actor = slot.actor
         if actor is None or job not in actor.inflight:
-            # Not started: there is no session to wait for, and a settled job is passed over in the queue.
+            # Not started: there is no session to wait for.
             slot.docket.settle(job, AdmissionError("the call was left by its caller", kind="client_closed"))
+            if actor is not None:
+                actor.withdraw(job)
             return
         with trio.move_on_after(LEAVE_S, shield=True) as bound:
             await job.settled.wait()

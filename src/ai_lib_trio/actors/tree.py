@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ..types.admission import GateView
+
 __all__ = ["ActorView", "CallView", "Tree"]
 
 
@@ -15,6 +17,7 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     phase: str
     age_s: float
+    tenant: str = ""
     deadline_left_s: float | None = None
     events: int = 0
     bytes_in: int = 0
@@ -32,6 +35,7 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     bugs: int
     calls: tuple[CallView, ...] = ()
+    gate: GateView | None = None
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +56,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
                 f"{branch}{actor.provider} at {actor.origin}  {actor.state}, {actor.inflight} in flight, "
                 f"{actor.queued} queued{crashes}"
             )
+            lines.extend(f"{stem}{'│' if actor.calls else ' '}     {line}" for line in _gate_lines(actor.gate))
             for place, call in enumerate(actor.calls):
                 twig = "└── " if place == len(actor.calls) - 1 else "├── "
                 left = "" if call.deadline_left_s is None else f", {call.deadline_left_s:.1f} s left"
@@ -60,3 +65,17 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
                     f"{call.events} events{left}"
                 )
         return "\n".join(lines)
+
+
+def _gate_lines(gate: GateView | None) -> list[str]:
+    """What a gate holds back, one line each; nothing for a gate that holds back nothing."""
+    if gate is None:
+        return []
+    lines = [f"asked to wait, {gate.paused_for_s:.1f} s left"] if gate.paused_for_s > 0 else []
+    for breaker in gate.breakers:
+        when = "" if breaker.half_open_in_s is None else f", tried again in {breaker.half_open_in_s:.1f} s"
+        lines.append(f"breaker of {breaker.of} {breaker.state}, {breaker.failures} of {breaker.calls} failed{when}")
+    for limit in gate.limits:
+        whole = "" if limit.capacity is None else f" of {limit.capacity:.0f}"
+        lines.append(f"{limit.of} left for {limit.scope}: {limit.level:.0f}{whole} ({limit.source})")
+    return lines

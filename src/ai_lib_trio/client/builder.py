@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import CallerError
+from ..resilience.executor import Resilience
 from .client import ClientBlock, open_client
 from .config import Config
 
@@ -40,6 +41,18 @@ class ClientBuilder:
 
     def api_key(self, key: str) -> ClientBuilder:
         return self._with(api_key=key)
+
+    def fallbacks(self, *models: str) -> ClientBuilder:
+        """Models that every call may fall back to, in order."""
+        return self._with(fallbacks=models)
+
+    def resilience(self, **settings: Any) -> ClientBuilder:
+        """Settings of `Resilience`, by name, over those set before."""
+        unknown = set(settings) - set(Resilience.__struct_fields__)
+        if unknown:
+            known = ", ".join(Resilience.__struct_fields__)
+            raise CallerError(f"no setting {', '.join(sorted(unknown))}; there are: {known}", kind="bad_argument")
+        return self.config(resilience=Resilience(**settings).over(self._config.resilience))
 
     def config(self, **settings: Any) -> ClientBuilder:
         """Settings of `Config`, by name, over those set before."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 import trio
 
-from ..errors import CallerError
+from ..errors import CODES, CallerError
+from ..resilience.backoff import Jitter, Strategy
+from ..resilience.executor import CallTerms, Resilience
+from ..resilience.fallback import MidStream
+from ..resilience.preflight import Preflight
 from ..service import Timeouts
 from ..types.message import Block, Message
 from ..types.request import Request, ResponseFormat
@@ -39,6 +43,8 @@ class Terms(msgspec.Struct, frozen=True):
     deadline_s: float | None = None
     timeouts: Timeouts | None = None
     tokens: tuple[CancelToken, ...] = ()
+    tenant: str = ""
+    policies: CallTerms = CallTerms()
 
 
 class ChatRequestBuilder:
@@ -192,17 +198,86 @@ class ChatRequestBuilder:
         return self._on(deadline_s=_number("deadline", seconds))
 
     def timeouts(
-        self, *, connect_s: float | None = None, first_byte_s: float | None = None, idle_s: float | None = None
+        self,
+        *,
+        connect_s: float | None = None,
+        first_byte_s: float | None = None,
+        idle_s: float | None = None,
+        min_bytes_per_s: float | None = None,
     ) -> ChatRequestBuilder:
-        """Limits on waiting for the provider, in seconds; what is not given stays as the client has it."""
+        """Limits on waiting for the provider, in seconds; what is not given stays as the client has it.
+
+        `min_bytes_per_s` ends a reply that brings less over ten seconds.
+        """
         base = self._terms.timeouts or self._client.config.timeouts
         return self._on(
             timeouts=Timeouts(
                 base.connect_s if connect_s is None else connect_s,
                 base.first_byte_s if first_byte_s is None else first_byte_s,
                 base.idle_s if idle_s is None else idle_s,
+                base.min_bytes_per_s if min_bytes_per_s is None else min_bytes_per_s,
             )
         )
+
+    def retry(
+        self,
+        *,
+        max_attempts: int | None = None,
+        min_delay_s: float | None = None,
+        max_delay_s: float | None = None,
+        strategy: Strategy | None = None,
+        jitter: Jitter | None = None,
+        max_hint_s: float | None = None,
+        silent: int | None = None,
+        partial: bool | None = None,
+    ) -> ChatRequestBuilder:
+        """How this call is retried; what is not given stays as the client and the provider's manifest have it.
+
+        `max_attempts` counts the first: 1 is no retry. `silent` is how often it may go out again after it was sent and
+        nothing came. `partial=True` also retries after output: then a `Rerouted` event voids what came before it.
+        """
+        own = Resilience(
+            max_attempts=max_attempts,
+            min_delay_s=min_delay_s,
+            max_delay_s=max_delay_s,
+            strategy=strategy,
+            jitter=jitter,
+            max_hint_s=max_hint_s,
+            silent_retries=silent,
+            partial=partial,
+        )
+        return self._policy(retry=own.over(self._terms.policies.retry))
+
+    def fallback(self, *models: str, on: Sequence[str] = (), mid_stream: MidStream = "fail") -> ChatRequestBuilder:
+        """Models to ask, in order, where one fails in a way that another may not.
+
+        `on` adds standard codes (`"E1004"`) to those that lead to the next model. `mid_stream` says what happens after
+        output has come: `fail` raises; `restart` voids it with a `Rerouted` event and gives the next model's answer
+        from the start; `continue` hands what came to the next model that can go on with it. Without models the
+        client's fallbacks stay.
+        """
+        unknown = sorted(set(on) - set(CODES))
+        if unknown:
+            raise CallerError(f"{unknown[0]!r} is no standard code", kind="bad_argument")
+        if mid_stream not in get_args(MidStream):
+            raise CallerError(f"mid_stream is fail, restart or continue, got {mid_stream!r}", kind="bad_argument")
+        known = tuple(self._client._known(models)) or self._terms.policies.fallbacks
+        return self._policy(fallbacks=known, on=frozenset(on), mid_stream=mid_stream)
+
+    def tenant(self, name: str) -> ChatRequestBuilder:
+        """Whose call it is, for a fair share where calls have to wait. Never on the wire."""
+        return self._on(tenant=name)
+
+    def cost_cap(self, most: float) -> ChatRequestBuilder:
+        """The most that all attempts of the call may cost together, in the currency of the prices.
+
+        An attempt that might exceed it is not started (kind `cost_cap`). Needs a model with known prices and a bound on
+        the answer: `max_tokens`, or the model's own.
+        """
+        return self._policy(cost_cap=_number("cost_cap", most))
+
+    def _policy(self, **fields: Any) -> ChatRequestBuilder:
+        return self._on(policies=msgspec.structs.replace(self._terms.policies, **fields))
 
     def cancel_token(self, token: CancelToken) -> ChatRequestBuilder:
         """A token that may end this call from elsewhere."""
@@ -218,6 +293,10 @@ class ChatRequestBuilder:
     async def execute_with_stats(self) -> tuple[ChatResponse, CallStats]:
         """Send, and give the whole reply and what it took."""
         return await self._client._execute(self._request, self._terms)
+
+    async def preflight(self) -> Preflight:
+        """What would happen if the request were sent now, and why. Sends nothing."""
+        return await self._client._preflight(self._request, self._terms)
 
     def stream(self) -> ChatStream:
         """Send when the block is entered, and give the events as they come."""

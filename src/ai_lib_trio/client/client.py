@@ -6,11 +6,14 @@ when the block has been left no task, socket or timer of ours is left.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +22,37 @@ import trio
 
 from ..actors.exchange import Limits
 from ..actors.hooks import Hooks
-from ..actors.job import Job
 from ..actors.provider import Rules
 from ..actors.supervisor import Supervisor
 from ..actors.target import ActorKey, Target
-from ..actors.tree import ActorView, CallView, Tree
-from ..errors import AdmissionError, AiLibError, CallerError
+from ..actors.tree import Tree
+from ..errors import AdmissionError, AiLibError, CallerError, CredentialError
 from ..protocol.loader import Catalog
-from ..protocol.registry import Pricing
-from ..service import Call, FoldOutlet, Service
+from ..protocol.manifest import Manifest
+from ..resilience.backpressure import ProviderGate
+from ..resilience.contest import Contest
+from ..resilience.estimate import tokens_of
+from ..resilience.executor import CallTerms, Resilience, ResilientExecutor, from_environ
+from ..resilience.fallback import MidStream
+from ..resilience.hedge import COLD_AFTER_S, quantile_of
+from ..resilience.preflight import Preflight, look
+from ..resilience.quorum import Agree, same_text
+from ..resilience.race import Until
+from ..service import Call, FoldOutlet, Gate, Service, Ticket
 from ..transport.base import Engine
 from ..transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ..transport.proxy import proxy_for
+from ..types.admission import Forecast
 from ..types.message import Message
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
-from ..types.stats import Attempt, CallStats
+from ..types.stats import CallStats
 from ..types.usage import Usage
+from .account import actor_view, attempts_of, reply_of, spent_by, stats_of
 from .cancel import cancellable
 from .chat import ChatRequestBuilder, Terms, absolute
 from .config import Config
-from .policies import within_deadline
+from .contests import ContestStream
 from .stream import ChatStream, Drive
 from .targets import Targets
 
@@ -63,18 +76,19 @@ def open_client(
     manifests: str | Path | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    fallbacks: Sequence[str] = (),
     config: Config | None = None,
 ) -> ClientBlock:
     """An async context manager that gives an `AiClient`.
 
     `model` is `provider/model` or a registered name, and may be chosen per call instead. `api` names one of the
     provider's API families. `manifests` is a file or folder to read instead of the bundled set. `base_url` and
-    `api_key` are for the chosen provider alone.
+    `api_key` are for the chosen provider alone. `fallbacks` are models that every call may fall back to, in order.
 
     When the block is left, calls of other tasks get `config.shutdown_grace_s` to finish (none after an error), then
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
     """
-    return ClientBlock(model, api, manifests, base_url, api_key, config or Config())
+    return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config or Config())
 
 
 class _OpenCall:
@@ -97,6 +111,7 @@ class AiClient:
         config: Config,
         model: str | None,
         api: str | None,
+        fallbacks: tuple[str, ...],
         catalog: Catalog,
         targets: Targets,
         environ: Mapping[str, str],
@@ -105,6 +120,7 @@ class AiClient:
         self.config = config
         self._model = model
         self._api = api
+        self._fallbacks = fallbacks
         self._catalog = catalog
         self._targets = targets
         self._environ = environ
@@ -119,6 +135,15 @@ class AiClient:
             hooks=self._hooks,
             escalate=config.on_actor_failure == "raise",
         )
+        self._executor = ResilientExecutor(
+            self._supervisor.through_actor,
+            find=targets.find,
+            settings=_settings(config, environ),
+            gates=config.gates,
+            seed=config.seed if config.seed is not None else SystemRandom().getrandbits(64),
+            spent=spent_by,
+            emit=self._hooks.emit if self._hooks.on else None,
+        )
         self._open: dict[int, _OpenCall] = {}
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
@@ -129,7 +154,8 @@ class AiClient:
 
     def chat(self, *messages: Message | str) -> ChatRequestBuilder:
         """A request in the making, from messages in order; text is a user's message."""
-        builder = ChatRequestBuilder(self, Request(model=self._model or ""), Terms(model=self._model, api=self._api))
+        terms = Terms(model=self._model, api=self._api, policies=CallTerms(fallbacks=self._fallbacks))
+        builder = ChatRequestBuilder(self, Request(model=self._model or ""), terms)
         return builder.messages(
             *(Message.user(message) if isinstance(message, str) else message for message in messages)
         )
@@ -137,29 +163,87 @@ class AiClient:
     def tree(self) -> Tree:
         """What is alive now: actors, queues and calls. Print it to see it drawn."""
         now = trio.current_time()
-        actors = []
-        for slot in self._supervisor.slots.values():
-            actor = slot.actor
-            calls = tuple(_view(job, now) for job in slot.docket.jobs())
-            actors.append(
-                ActorView(
-                    provider=slot.key.provider,
-                    origin=slot.key.origin,
-                    credential=slot.credential_source,
-                    state="failed" if slot.has_failed else "running" if actor is not None else "restarting",
-                    inflight=len(actor.inflight) if actor is not None else 0,
-                    queued=actor.queued if actor is not None else len(slot.docket),
-                    crashes=slot.crashes,
-                    bugs=slot.bugs + (actor.bugs if actor is not None else 0),
-                    calls=calls,
-                )
-            )
+        actors = [actor_view(slot, now) for slot in self._supervisor.slots.values()]
         return Tree(
             actors=tuple(actors),
             open_calls=len(self._open),
             sink_failures=self._hooks.failures,
             overdue_leaves=self._supervisor.overdue_leaves,
         )
+
+    def race(self, chat: ChatRequestBuilder, *, models: Sequence[str], until: Until = "first_token") -> ContestStream:
+        """Ask all models at once. The winner is the first to satisfy `until`: to have output, to be complete, or to
+        have a reply so far for which a function of yours says so (it should have no side effects).
+
+        The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
+        """
+        state = Contest()
+        service = self._executor.race(self._known(models), until, chat._terms.policies, state)
+        return self._contest(chat, service, models, state)
+
+    def hedge(self, chat: ChatRequestBuilder, *, models: Sequence[str], after: float | str = "p95") -> ContestStream:
+        """Ask the first model, and each next one when no first token came within `after`: seconds, or a percentile such
+        as `"p95"` of the first model's recent first tokens (2 s until twenty were seen). The first token wins."""
+        share = quantile_of(after) if isinstance(after, str) else None
+        seconds = 0.0 if isinstance(after, str) else after
+        if not seconds >= 0:
+            raise CallerError(f"after is a number of seconds, got {after!r}", kind="bad_argument")
+
+        def after_s(call: Call) -> float:
+            if share is None:
+                return seconds
+            slot = self._supervisor.slots.get(call.target.key)
+            gate = slot.actor.gate if slot is not None and slot.actor is not None else None
+            seen = gate.first_token_quantile(call.target.model, share) if gate is not None else None
+            return COLD_AFTER_S if seen is None else seen
+
+        state = Contest()
+        service = self._executor.hedge(self._known(models), after_s, chat._terms.policies, state)
+        return self._contest(chat, service, models, state)
+
+    def quorum(
+        self, chat: ChatRequestBuilder, *, models: Sequence[str], k: int, agree: Agree = same_text
+    ) -> ContestStream:
+        """Ask all models at once until `k` replies agree; the answer is the first of those. `agree` compares two
+        replies; without one their text is compared, but for case and white space.
+
+        Raises kind `no_quorum` as soon as no `k` can agree any more.
+        """
+        state = Contest()
+        service = self._executor.quorum(self._known(models), k, agree, chat._terms.policies, state)
+        return self._contest(chat, service, models, state)
+
+    def fallback(
+        self,
+        chat: ChatRequestBuilder,
+        *,
+        models: Sequence[str],
+        on: Sequence[str] = (),
+        mid_stream: MidStream = "fail",
+    ) -> ChatRequestBuilder:
+        """The request, to be answered by the first of these models that can. See `ChatRequestBuilder.fallback`."""
+        if not models:
+            raise CallerError("models names at least one model", kind="bad_argument")
+        return chat.model(models[0]).fallback(*models[1:], on=on, mid_stream=mid_stream)
+
+    def _contest(
+        self, chat: ChatRequestBuilder, service: Service, models: Sequence[str], state: Contest
+    ) -> ContestStream:
+        request = msgspec.structs.replace(chat._request, stream=True)
+        terms = chat._terms
+
+        async def prepare() -> Call:
+            return await self._prepare(request, terms, models)
+
+        return ContestStream(self, self._cancellable(service, terms), prepare, state)
+
+    def _known(self, models: Sequence[str]) -> Sequence[str]:
+        """The models, where each is known. Raises the `CallerError` that a call to it would."""
+        if isinstance(models, str):
+            raise CallerError("models is a list of models", kind="bad_argument")
+        for model in models:
+            self._catalog.resolve(model)
+        return models
 
     def stats(self) -> dict[str, int]:
         """How the client's calls ended so far: `calls`, `open`, `ok`, `failed`, `cancelled`."""
@@ -175,26 +259,39 @@ class AiClient:
     # ---- putting a call together
 
     def _service(self, terms: Terms) -> Service:
-        service: Service = within_deadline(self._supervisor.through_actor)
+        return self._cancellable(self._executor.chain(terms.policies), terms)
+
+    def _cancellable(self, service: Service, terms: Terms) -> Service:
         for token in terms.tokens:
             service = cancellable(token, service)
         return service
 
-    async def _prepare(self, request: Request, terms: Terms) -> Call:
+    async def _prepare(self, request: Request, terms: Terms, models: Sequence[str] = ()) -> Call:
         if self._supervisor.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
-        if not terms.model:
+        if not terms.model and not models:
             raise CallerError("no model: give one to open_client or to .model()", kind="bad_argument")
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
         with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
-            target = await self._targets.find(terms.model, terms.api)
+            target = await (self._find_any(models) if models else self._targets.find(terms.model or "", terms.api))
         if scope.cancelled_caught:
             raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
         self._calls += 1
         request = msgspec.structs.replace(request, model=target.model)
-        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts)
+        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
+
+    async def _find_any(self, models: Sequence[str]) -> Target:
+        """The target of the first model that has one. Members without a key fail by themselves, later."""
+        first: CredentialError | None = None
+        for model in models:
+            try:
+                return await self._targets.find(model, None)
+            except CredentialError as exc:
+                first = first or exc
+        assert first is not None
+        raise first
 
     async def _execute(self, request: Request, terms: Terms) -> tuple[ChatResponse, CallStats]:
         call = await self._prepare(request, terms)
@@ -206,12 +303,43 @@ class AiClient:
             outcome = "ok"
         except AiLibError as exc:
             outcome = "failed"
-            exc.attempts = self._attempts(call)
+            exc.attempts = attempts_of(call)
             raise
         finally:
             self._end(call, outcome)
         reply = self._reply(call, outlet.folding)
         return reply, self._stats(call, reply.usage)
+
+    async def _preflight(self, request: Request, terms: Terms) -> Preflight:
+        call = await self._prepare(request, terms)
+        target: Target = call.target
+        now = trio.current_time()
+        slot = self._supervisor.slots.get(target.key)
+        actor = slot.actor if slot is not None else None
+        ticket = Ticket(
+            number=call.number,
+            attempt=1,
+            model=target.model,
+            arrived=now,
+            deadline=call.deadline,
+            tenant=call.tenant,
+            tokens=tokens_of(call.request),
+        )
+        forecast = Forecast(True)
+        if slot is not None and slot.has_failed:
+            forecast = Forecast(False, 0.0, "provider_failed", f"the actor of {target.manifest.id} crashed too often")
+        elif actor is not None:
+            forecast = actor.gate.forecast(ticket, now)
+        return look(
+            call.request,
+            ref=target.ref,
+            manifest=target.manifest,
+            facts=target.facts,
+            gates=self.config.gates,
+            cost_cap=terms.policies.cost_cap,
+            time_left_s=None if call.deadline == math.inf else call.deadline - now,
+            forecast=forecast,
+        )
 
     def _stream(self, request: Request, terms: Terms) -> ChatStream:
         async def prepare() -> Call:
@@ -226,8 +354,8 @@ class AiClient:
         self._nursery.start_soon(drive.run, service, self._drive_ended, name=f"call {drive.call.number}")
 
     def _drive_ended(self, drive: Drive) -> None:
-        if drive.error is not None:
-            drive.error.attempts = self._attempts(drive.call)
+        if isinstance(drive.error, AiLibError):
+            drive.error.attempts = attempts_of(drive.call)
         was_left = drive.scope.cancel_called
         self._end(drive.call, "cancelled" if was_left else "ok" if drive.error is None else "failed")
 
@@ -240,46 +368,10 @@ class AiClient:
     # ---- what a call came to
 
     def _reply(self, call: Call, folding: Fold) -> ChatResponse:
-        job = call.log[-1] if call.log else None
-        progress = job.progress if isinstance(job, Job) else None
-        return folding.response(
-            request_id=progress.request_id if progress else None,
-            headers=progress.headers if progress else None,
-            dialect=call.target.family.dialect,
-            raw=progress.body if progress else None,
-        )
-
-    def _attempts(self, call: Call) -> tuple[Attempt, ...]:
-        return tuple(_attempt(number, job) for number, job in enumerate(call.log, 1))
+        return reply_of(call, folding)
 
     def _stats(self, call: Call, usage: Usage) -> CallStats:
-        target: Target = call.target
-        attempts = self._attempts(call)
-        jobs: Sequence[Job] = call.log
-        last = attempts[-1] if attempts else None
-        pricing = target.facts.pricing if target.facts is not None else None
-        cost = cost_of(usage, pricing)
-        start = jobs[0].progress.queued_at if jobs else 0.0
-        last_end = jobs[-1].progress.ended_at if jobs else 0.0
-        end = trio.current_time() if last_end is None else last_end
-        progress = jobs[-1].progress if jobs else None
-        first = progress.first_token_at if progress else None
-        return CallStats(
-            model=target.ref,
-            provider=target.manifest.id,
-            attempts=attempts,
-            queue_s=last.queue_s if last else None,
-            connect_s=last.connect_s if last else None,
-            first_token_s=None if first is None else first - start,
-            total_s=end - start,
-            events=sum(job.progress.events for job in jobs),
-            bytes_in=sum(job.progress.bytes_in for job in jobs),
-            usage=usage,
-            cost=cost,
-            currency=pricing.currency if pricing is not None and cost is not None else None,
-            dropped_opaque_blocks=progress.dropped_opaque if progress else 0,
-            warnings=progress.warnings if progress else (),
-        )
+        return stats_of(call, usage)
 
     # ---- what actors are given
 
@@ -294,13 +386,15 @@ class AiClient:
     def _make_rules(self, target: Target) -> Rules:
         config = self.config
         return Rules(
-            max_inflight=config.max_inflight,
-            max_queued=config.max_queued,
+            make_gate=partial(self._make_gate, target.manifest),
             timeouts=config.timeouts,
             limits=Limits(config.max_frame_bytes, config.max_reply_bytes),
             errors=self._catalog.error_table(),
             wall_time=config.wall_time,
         )
+
+    def _make_gate(self, manifest: Manifest) -> Gate:
+        return ProviderGate(self._executor.gate_rules(manifest), provider=manifest.id)
 
     # ---- closing
 
@@ -326,9 +420,10 @@ class ClientBlock:
         manifests: str | Path | None,
         base_url: str | None,
         api_key: str | None,
+        fallbacks: tuple[str, ...],
         config: Config,
     ) -> None:
-        self._arguments = (model, api, manifests, base_url, api_key, config)
+        self._arguments = (model, api, manifests, base_url, api_key, fallbacks, config)
         self._manager: Any = None
         self._nursery: trio.Nursery | None = None
         self._client: AiClient | None = None
@@ -338,7 +433,7 @@ class ClientBlock:
         _need_trio()
         if self._manager is not None:
             raise CallerError("a client's block is entered once", kind="bad_argument")
-        model, api, manifests, base_url, api_key, config = self._arguments
+        model, api, manifests, base_url, api_key, fallbacks, config = self._arguments
         environ = os.environ if config.environ is None else config.environ
         catalog = Catalog.open(manifests, environ=environ)
         base_urls, api_keys = dict(config.base_urls), dict(config.api_keys)
@@ -362,6 +457,7 @@ class ClientBlock:
                 config=config,
                 model=model,
                 api=api,
+                fallbacks=fallbacks,
                 catalog=catalog,
                 targets=targets,
                 environ=environ,
@@ -430,71 +526,7 @@ def _without_cancellation(exc: BaseException) -> list[BaseException]:
     return [] if isinstance(exc, trio.Cancelled) else [exc]
 
 
-def _view(job: Job, now: float) -> CallView:
-    progress = job.progress
-    if progress.admitted_at is None:
-        phase = "queued"
-    elif progress.sent_at is None:
-        phase = "connecting"
-    else:
-        phase = "waiting" if progress.bytes_in == 0 else "reading"
-    left = job.call.deadline - now
-    return CallView(
-        call=job.call.number,
-        attempt=job.call.attempt,
-        model=job.call.target.model,
-        phase=phase,
-        age_s=now - progress.queued_at,
-        deadline_left_s=left if left < float("inf") else None,
-        events=progress.events,
-        bytes_in=progress.bytes_in,
-    )
-
-
-def _attempt(number: int, job: Job) -> Attempt:
-    progress = job.progress
-    error = job.error
-    is_ok = job.is_settled and error is None
-    is_cancelled = not job.is_settled or (error is not None and error.kind == "client_closed")
-
-    def since(start: float | None, end: float | None) -> float | None:
-        return None if start is None or end is None else end - start
-
-    end = progress.ended_at if progress.ended_at is not None else trio.current_time()
-    return Attempt(
-        number=number,
-        provider=job.call.target.manifest.id,
-        model=job.call.target.model,
-        outcome="ok" if is_ok else "cancelled" if is_cancelled else "failed",
-        state=progress.state(is_complete=is_ok),
-        kind=error.kind if error is not None else None,
-        code=error.code if error is not None else None,
-        status=progress.status,
-        queue_s=since(progress.queued_at, progress.admitted_at),
-        connect_s=since(progress.started_at, progress.sent_at),
-        first_token_s=since(progress.started_at, progress.first_token_at),
-        total_s=end - progress.queued_at,
-        request_id=progress.request_id,
-    )
-
-
-def cost_of(usage: Usage, pricing: Pricing | None) -> float | None:
-    """What the tokens cost by the registry's prices; None where a count or a price that matters is not known."""
-    if pricing is None or usage.input_tokens is None or usage.output_tokens is None:
-        return None
-    if pricing.input_per_1m is None or pricing.output_per_1m is None:
-        return None
-
-    def price(value: float | None) -> float:
-        return pricing.input_per_1m or 0.0 if value is None else value
-
-    cached = usage.cached_tokens or 0
-    written = usage.cache_write_tokens or 0
-    plain = usage.input_tokens - cached - written
-    total = (
-        plain * pricing.input_per_1m
-        + cached * price(pricing.cached_input_per_1m)
-        + written * price(pricing.cache_write_per_1m)
-        + usage.output_tokens * pricing.output_per_1m
-    )
-    return total / 1_000_000
+def _settings(config: Config, environ: Mapping[str, str]) -> Resilience:
+    """Code before environment: `max_inflight` and `max_queued` of the config are short for the settings' own."""
+    own = config.resilience.over(Resilience(max_inflight=config.max_inflight, max_queued=config.max_queued))
+    return own.over(from_environ(environ))

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..resilience.executor import Resilience
+from ..resilience.preflight import Gates
 from ..service import Timeouts
 from ..transport.base import Engine
 from ..types.records import Sink
@@ -25,11 +27,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `http_client` is an `httpx.AsyncClient` of yours: never closed or changed, and used for every exchange.
     `environ` replaces the process's environment for keys, variables and proxies. `base_urls` and `api_keys` are by
     provider id. `sinks` are called with every record. `wall_time` gives seconds since the epoch.
+
+    `resilience` is about retries, limits, breakers and queues (`Resilience`); `max_inflight` and `max_queued` are short
+    for those in it. `gates` says whether a call that a model is declared unable to answer is refused. `seed` makes the
+    pauses between retries the same in every run; None is another seed each time.
     """
 
     timeouts: Timeouts = Timeouts()
-    max_inflight: int = 1000  # open exchanges per actor: what a process's default descriptor limit carries
-    max_queued: int = 10_000  # calls waiting per actor: a call waiting behind more would rather be told so
+    resilience: Resilience = Resilience()
+    gates: Gates = "enforce"
+    seed: int | None = None
+    max_inflight: int | None = None
+    max_queued: int | None = None
     max_frame_bytes: int = 16 * 1024 * 1024  # one frame of a stream: holds an inline image
     max_reply_bytes: int = 256 * 1024 * 1024  # one reply, inflated
     shutdown_grace_s: float = 5.0  # for calls of other tasks when the client's block ends

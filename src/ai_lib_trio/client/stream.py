@@ -15,6 +15,7 @@ import trio
 
 from ..actors.stream import ChannelOutlet
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
+from ..resilience.contest import UserFault
 from ..service import Batch, Call, Service
 from ..types.events import StreamEnd, StreamingEvent
 from ..types.response import ChatResponse, Fold
@@ -42,12 +43,12 @@ class Drive:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.home = trio.lowlevel.current_trio_token()
-        self.error: AiLibError | None = None
+        self.error: Exception | None = None  # an `AiLibError`, or what a callable of the user raised
         self.is_over = False
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, service: Service, on_end: Callable[[Drive], None]) -> None:
-        error: AiLibError | None = AdmissionError("the client was closed during the call", kind="client_closed")
+        error: Exception | None = AdmissionError("the client was closed during the call", kind="client_closed")
         try:
             with self.scope:
                 try:
@@ -55,6 +56,8 @@ class Drive:
                     error = None
                 except AiLibError as exc:
                     error = exc
+                except UserFault as exc:
+                    error = exc.original
                 except Exception as exc:  # the boundary of a call's task: a bug ends this call alone
                     error = InternalError(f"a fault in the call: {type(exc).__name__}", kind="bug")
                     error.__cause__ = exc
@@ -95,7 +98,7 @@ class ChatStream:
         self._is_entered = False
         self._is_left = False  # read to the end, or closed
         self._is_whole = False  # everything was received
-        self._error: AiLibError | None = None
+        self._error: Exception | None = None
 
     # ---- the block
 

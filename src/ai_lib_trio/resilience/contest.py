@@ -29,7 +29,11 @@ LaneState = Literal["waiting", "running", "complete", "failed", "lost", "cancell
 
 
 class UserFault(Exception):
-    """A callable of the user raised. It is given on as it is (`__cause__`), never as a fault of ours."""
+    """A callable of the user raised. What it raised is given on as it is, never as a fault of ours."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(original)
+        self.original = original
 
 
 class Member(NamedTuple):
@@ -200,6 +204,8 @@ async def contest(
                         lane = waiting.pop(0)
                         lane.state = "running"
                         nursery.start_soon(lane.run, call)
+                        # One after the other: trio shuffles tasks that begin at one instant.
+                        await trio.lowlevel.checkpoint()
                         continue
                     if not running and not waiting:
                         break
@@ -220,7 +226,7 @@ async def contest(
     if fault is not None:
         if isinstance(fault, AiLibError):
             raise fault
-        raise UserFault from fault
+        raise UserFault(fault) from fault
     if isinstance(verdict, AiLibError):
         raise verdict
     if winner is None:

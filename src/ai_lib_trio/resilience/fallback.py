@@ -61,17 +61,18 @@ def falling_back(
             except AiLibError as exc:
                 if exc.kind not in NOT_HERE:
                     raise
-                call.skipped.append(Skipped(step.ref, exc.message))
+                call.skipped.append(Skipped(step.ref or getattr(call.target, "ref", ""), exc.message))
                 refused = refused or exc
                 continue
             if is_continuing and splice is not None and splice.text and not step.can_continue(onward):
                 call.skipped.append(Skipped(step.ref, "cannot go on with an answer that another model began"))
                 continue
+            ref = getattr(onward.target, "ref", step.ref)
             if failed is not None:
-                await _announce(call, delivery, failed, came_from, step.ref, mid_stream, emit)
+                await _announce(call, delivery, failed, came_from, ref, mid_stream, emit)
                 if is_continuing and splice is not None:
                     onward = onward.copy(request=splice.continuing(onward.request))
-            came_from = step.ref
+            came_from = ref
             logged = len(call.log)
             try:
                 await step.service(onward, delivery if splice is None else splice)
@@ -93,7 +94,7 @@ def falling_back(
                         raise failed
                     splice.onward()
                     if splice.calls:
-                        await _end_with_calls(delivery, failed, step.ref)
+                        await _end_with_calls(delivery, failed, ref)
                         return
             elif splice is not None:
                 splice.restart()

@@ -25,11 +25,11 @@ def quantile_of(after: str) -> float:
     return float(share) / 100
 
 
-def hedging(members: Sequence[Member], after_s: Callable[[], float], state: Contest) -> Service:
+def hedging(members: Sequence[Member], after_s: Callable[[Call], float], state: Contest) -> Service:
     """The first member, and another one each time that `after_s` has passed without a first token."""
 
     async def run(call: Call, outlet: Outlet) -> None:
-        pause = after_s()
+        pause = after_s(call)
         await contest(
             call,
             outlet,

@@ -1,0 +1,313 @@
+"""The executor: puts the policies together, in one order, from settings, the manifest and the call's own terms.
+
+Imports everything beside it. The order, from the caller inwards (docs/resilience.md says why):
+
+    deadline ( race | hedge | quorum ( fallback ( preflight, retry ( actor: gate ( exchange ) ) ) ) )
+
+The rule that must stay true: a call's own terms come before the settings, those before the environment, that before the
+provider's manifest, and that before the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import msgspec
+
+from ..errors import CallerError
+from ..protocol.manifest import Manifest
+from ..protocol.registry import ModelFacts
+from ..service import Call, Service
+from ..types.records import Record
+from .backoff import Backoff, Jitter, Strategy
+from .backpressure import GateRules
+from .budget import BudgetRules
+from .circuit_breaker import BreakerRules
+from .contest import Contest, Member
+from .deadline import within_deadline
+from .estimate import tokens_of
+from .fallback import MidStream, Step, falling_back
+from .hedge import hedging
+from .preflight import Gates, look, refusal_of
+from .quorum import Agree, agreeing
+from .race import Until, racing
+from .rate_limiter import LimitRules
+from .retry import Chance, RetryRules, retrying, rules_of
+
+__all__ = ["CallTerms", "Resilience", "ResilientExecutor", "Target", "from_environ"]
+
+
+class Target(Protocol):
+    """A target, as far as policies look at it."""
+
+    @property
+    def ref(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def facts(self) -> ModelFacts | None: ...
+
+
+class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a client's resilience. None means: what comes after it in the order says.
+
+    The first group is about attempts (`max_attempts` counts the first; 1 is no retry), the second about the gate in
+    front of each provider. `breaker` and `retry_budget` may be `"off"`. `requests_per_minute` and `tokens_per_minute`
+    are limits of the caller's own, for each key or model as the provider's manifest declares; limits that replies tell
+    are kept in any case. `when_full` says whether a call waits for a permit or is shed. `tenants` are weights, 1 for
+    who is not named. `providers` has settings for one provider, by id, over these.
+    """
+
+    max_attempts: int | None = None
+    strategy: Strategy | None = None
+    jitter: Jitter | None = None
+    min_delay_s: float | None = None
+    max_delay_s: float | None = None
+    max_hint_s: float | None = None
+    silent_retries: int | None = None
+    partial: bool | None = None
+
+    retry_budget: BudgetRules | Literal["off"] | None = None
+    breaker: BreakerRules | Literal["off"] | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_inflight: int | None = None
+    max_queued: int | None = None
+    max_queued_tokens: float | None = None
+    when_full: Literal["wait", "shed"] | None = None
+    tenants: Mapping[str, float] | None = None
+
+    providers: Mapping[str, Resilience] | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
+                raise CallerError(f"{name} is a number of at least {least}, got {value!r}", kind="bad_argument")
+        for name, words in _WORDS.items():
+            value = getattr(self, name)
+            if value is not None and value not in words:
+                raise CallerError(f"{name} is one of {', '.join(words)}, got {value!r}", kind="bad_argument")
+        for tenant, weight in (self.tenants or {}).items():
+            if not weight > 0:
+                raise CallerError(f"the weight of {tenant!r} is above 0, got {weight!r}", kind="bad_argument")
+
+    def over(self, other: Resilience) -> Resilience:
+        """These settings, with what they leave open from the other."""
+        changes = {name: getattr(other, name) for name in self.__struct_fields__ if getattr(self, name) is None}
+        return msgspec.structs.replace(self, **changes)
+
+    def of(self, provider: str) -> Resilience:
+        """The settings for one provider."""
+        own = (self.providers or {}).get(provider)
+        return self if own is None else own.over(self)
+
+
+_LEAST: dict[str, float] = {
+    "max_attempts": 1,
+    "min_delay_s": 0,
+    "max_delay_s": 0,
+    "max_hint_s": 0,
+    "silent_retries": 0,
+    "requests_per_minute": 1e-9,
+    "tokens_per_minute": 1e-9,
+    "max_inflight": 1,
+    "max_queued": 0,
+    "max_queued_tokens": 0,
+}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "strategy": get_args(Strategy),
+    "jitter": get_args(Jitter),
+    "when_full": ("wait", "shed"),
+}
+_WHOLE = ("max_attempts", "max_inflight", "max_queued", "silent_retries")
+_FROM_ENVIRON = ("max_attempts", "max_hint_s", "requests_per_minute", "tokens_per_minute", "max_inflight", "max_queued")
+
+
+def from_environ(environ: Mapping[str, str]) -> Resilience:
+    """The settings in the environment: `AI_LIB_MAX_ATTEMPTS` and its like, and `AI_LIB_BREAKER=off`."""
+    found: dict[str, Any] = {}
+    for name in _FROM_ENVIRON:
+        text = environ.get(f"AI_LIB_{name.upper()}")
+        if text:
+            try:
+                found[name] = int(text) if name in _WHOLE else float(text)
+            except ValueError:
+                raise CallerError(f"AI_LIB_{name.upper()} is a number, got {text!r}", kind="bad_argument") from None
+    for name in ("breaker", "retry_budget"):
+        text = environ.get(f"AI_LIB_{name.upper()}")
+        if text:
+            if text != "off":
+                raise CallerError(f"AI_LIB_{name.upper()} may be off, got {text!r}", kind="bad_argument")
+            found[name] = "off"
+    return Resilience(**found)
+
+
+class CallTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call asks of the policies."""
+
+    retry: Resilience = Resilience()
+    fallbacks: tuple[str, ...] = ()
+    on: frozenset[str] = frozenset()
+    mid_stream: MidStream = "fail"
+    cost_cap: float | None = None
+
+
+class ResilientExecutor:
+    """Makes services for calls. `innermost` hands an attempt to its actor; `find` gives the target of a model's name.
+
+    `spent` gives what a call's attempts cost so far. `emit` is told what policies do, None where nobody listens.
+    """
+
+    def __init__(
+        self,
+        innermost: Service,
+        *,
+        find: Callable[[str, str | None], Awaitable[Target]],
+        settings: Resilience,
+        gates: Gates,
+        seed: object,
+        spent: Callable[[Call], float],
+        emit: Callable[[Record], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._innermost = innermost
+        self._find = find
+        self._gates = gates
+        self._seed = seed
+        self._spent = spent
+        self._emit = emit
+        self._rules: dict[str, RetryRules] = {}
+
+    # ---- one call
+
+    def chain(self, terms: CallTerms) -> Service:
+        """The call's own target, then its fallbacks; each with its retries."""
+        chance = Chance(self._seed)
+        steps = [self._step(None, None, terms, chance)]
+        steps += [self._step(model, None, terms, chance) for model in terms.fallbacks]
+        return within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, emit=self._emit))
+
+    def race(self, models: Sequence[str], until: Until, terms: CallTerms, state: Contest) -> Service:
+        """All models at once, the first that satisfies `until` wins."""
+        return within_deadline(racing(self._members(models, terms), until, state))
+
+    def hedge(
+        self, models: Sequence[str], after_s: Callable[[Call], float], terms: CallTerms, state: Contest
+    ) -> Service:
+        """The first model, and the next each time `after_s` passes without a first token."""
+        return within_deadline(hedging(self._members(models, terms), after_s, state))
+
+    def quorum(self, models: Sequence[str], k: int, agree: Agree, terms: CallTerms, state: Contest) -> Service:
+        """All models at once, until `k` agree."""
+        return within_deadline(agreeing(self._members(models, terms), k, agree, state))
+
+    def _members(self, models: Sequence[str], terms: CallTerms) -> list[Member]:
+        if not models:
+            raise CallerError("models names at least one model", kind="bad_argument")
+        members = []
+        for model in models:
+            step = self._step(model, None, terms, Chance(self._seed))
+            # A chain of one: what came before the first output is dropped with an attempt that fails.
+            members.append(Member(step.ref, _as_it_is, falling_back([step], emit=self._emit)))
+        return members
+
+    def _step(self, model: str | None, api: str | None, terms: CallTerms, chance: Chance) -> Step:
+        async def enter(call: Call) -> Call:
+            target = call.target if model is None else await self._find(model, api)
+            return self._admit(call, target, terms)
+
+        async def run(call: Call, outlet: Any) -> None:
+            rules = self._rules_for(call.target, terms)
+            await retrying(self._innermost, rules, chance=chance, emit=self._emit)(call, outlet)
+
+        return Step(model or "", enter, run, _goes_on)
+
+    def _admit(self, call: Call, target: Target, terms: CallTerms) -> Call:
+        """The call as it goes to this target. Raises why it may not."""
+        request = call.request
+        if request.model != target.model:
+            request = msgspec.structs.replace(request, model=target.model)
+        seen = look(
+            request,
+            ref=target.ref,
+            manifest=target.manifest,
+            facts=target.facts,
+            gates=self._gates,
+            spent=self._spent(call) if terms.cost_cap is not None else 0.0,
+            cost_cap=terms.cost_cap,
+        )
+        refusal = refusal_of(seen)
+        if refusal is not None:
+            raise refusal.located(provider=target.manifest.id, model=target.model)
+        call.warnings.extend(warning for warning in seen.warnings if warning not in call.warnings)
+        return call.copy(request=request, target=target, tokens=tokens_of(request))
+
+    # ---- rules
+
+    def _rules_for(self, target: Target, terms: CallTerms) -> RetryRules:
+        provider = target.manifest.id
+        rules = self._rules.get(provider)
+        if rules is None:
+            rules = self._rules[provider] = _with(rules_of(target.manifest.retry), self.settings.of(provider))
+        return rules if terms.retry is _PLAIN.retry else _with(rules, terms.retry)
+
+    def gate_rules(self, manifest: Manifest) -> GateRules:
+        """What the gate of a provider's actor goes by."""
+        own = self.settings.of(manifest.id)
+        usual = GateRules()
+        return GateRules(
+            max_inflight=_or(own.max_inflight, usual.max_inflight),
+            max_queued=_or(own.max_queued, usual.max_queued),
+            max_queued_tokens=_or(own.max_queued_tokens, usual.max_queued_tokens),
+            when_full=own.when_full or usual.when_full,
+            scope=manifest.rate_limits.scope,
+            limits=LimitRules(own.requests_per_minute, own.tokens_per_minute),
+            breaker=None if own.breaker == "off" else own.breaker or usual.breaker,
+            budget=None if own.retry_budget == "off" else own.retry_budget or usual.budget,
+            weights=own.tenants or {},
+        )
+
+
+_PLAIN = CallTerms()
+
+
+def _or(value: Any, usual: Any) -> Any:
+    return usual if value is None else value
+
+
+def _with(rules: RetryRules, own: Resilience) -> RetryRules:
+    """The rules, changed by what the settings say."""
+    backoff = Backoff(
+        own.strategy or rules.backoff.strategy,
+        _or(own.min_delay_s, rules.backoff.min_delay_s),
+        _or(own.max_delay_s, rules.backoff.max_delay_s),
+        own.jitter or rules.backoff.jitter,
+    )
+    changed = rules._replace(
+        backoff=backoff,
+        max_attempts=_or(own.max_attempts, rules.max_attempts),
+        silent=_or(own.silent_retries, rules.silent),
+        partial=_or(own.partial, rules.partial),
+        max_hint_s=_or(own.max_hint_s, rules.max_hint_s),
+    )
+    return changed._replace(max_attempts=1) if own.strategy == "none" else changed
+
+
+async def _as_it_is(call: Call) -> Call:
+    return call
+
+
+def _goes_on(call: Call) -> bool:
+    """Whether the target is declared to go on with an answer that ends the messages (`assistant_prefill`)."""
+    target: Target = call.target
+    facts = target.facts
+    if facts is not None and "assistant_prefill" in facts.absent:
+        return False
+    if facts is not None and facts.capabilities is not None and "assistant_prefill" in facts.capabilities:
+        return True
+    declared = target.manifest.capabilities
+    return "assistant_prefill" in declared.declared or bool(declared.feature_flags.get("assistant_prefill"))
