@@ -27,7 +27,7 @@ from ..errors import CallerError
 from ..protocol.paths import scope_getter
 from ..protocol.rules import compile_condition, parse_condition
 from ..protocol.where import Where
-from ..types.message import ToolResultBlock, ToolUseBlock
+from ..types.message import OpaqueContent, ToolResultBlock, ToolUseBlock
 from ..types.request import Request
 from ..types.response import parse_arguments
 from ..wire.template import Template, compile_template
@@ -322,16 +322,20 @@ def _answer(result: dict[str, Any], open_calls: list[dict[str, Any]]) -> None:
 
 
 def _unpaired(request: Request) -> Problem | None:
-    """The first call without a result before the conversation goes on, or the first result without a call."""
+    """The first call without a result before the user speaks on, or the first result without a call."""
     waiting: list[str] = []
+    elsewhere: set[str] = set()  # ids in blocks that only the wire knows: a result may answer one of those
     for message in request.messages:
-        if message.role not in ("tool", "system") and waiting:
-            return Problem(f"no result for the tool call {waiting[0]}")
+        if message.role == "user" and waiting:
+            break
         for block in message.blocks:
             if isinstance(block, ToolUseBlock):
                 waiting.append(block.id)
+            elif isinstance(block, OpaqueContent) and isinstance(block.data, dict):
+                elsewhere.update(value for value in block.data.values() if isinstance(value, str))
             elif isinstance(block, ToolResultBlock):
-                if block.tool_use_id not in waiting:
+                if block.tool_use_id in waiting:
+                    waiting.remove(block.tool_use_id)
+                elif block.tool_use_id not in elsewhere:
                     return Problem(f"no tool call for the result {block.tool_use_id}")
-                waiting.remove(block.tool_use_id)
     return Problem(f"no result for the tool call {waiting[0]}") if waiting else None
