@@ -12,6 +12,7 @@ import trio.testing
 from ai_lib_trio.errors import CallerError
 from ai_lib_trio.simulator import Entry, Hold, Reply, Script, Stall, Status, Text, Usage, open_simulator
 from ai_lib_trio.simulator.journal import MASK, Masker
+from ai_lib_trio.types.message import Message
 from simulator_support import Client, ask, asking, catalog, connect, http_bytes, request
 
 SECRET = "sk-test-0123456789"
@@ -37,6 +38,26 @@ async def test_no_key_stands_in_the_journal_wherever_its_manifest_puts_it(provid
         if auth.header or auth.param_name:
             assert entry.key == "unknown"
             assert SECRET not in json.dumps(entry.as_dict()) + repr(entry) + repr(sim) + repr(sim.connections)
+
+
+async def test_a_key_in_a_prompt_is_masked_in_what_the_prompt_is_lifted_to() -> None:
+    headers = [("authorization", f"Bearer {SECRET}")]
+    wanted = request(stream=False, messages=(Message.user(f"My key is {SECRET}."),))
+    async with open_simulator(catalog()) as sim:
+        await ask(sim, asking("chat_completions", wanted, headers=headers))
+        entry = sim.entries[0]
+        assert entry.request is not None
+        assert entry.request.messages[0].text == f"My key is {MASK}."
+        assert SECRET not in repr(entry.request) + json.dumps(entry.as_dict())
+
+
+async def test_a_short_key_does_not_mask_words() -> None:
+    headers = [("authorization", "Bearer test")]
+    async with open_simulator(catalog()) as sim:
+        await ask(sim, asking("chat_completions", request(messages=(Message.user("a test"),)), headers=headers))
+        entry = sim.entries[0]
+        assert entry.header("authorization") == MASK
+        assert entry.body["messages"][0]["content"] == "a test"
 
 
 @pytest.mark.parametrize(

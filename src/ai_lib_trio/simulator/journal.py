@@ -18,6 +18,9 @@ from ..types.request import Request
 __all__ = ["MASK", "Connection", "Entry", "Journal", "Masker", "declared_names", "without"]
 
 MASK = "***"
+MIN_SECRET = (
+    8  # shorter texts are looked for in their own places alone: they are words of tests, and keys of no provider
+)
 
 # Header and parameter names that carry credentials on any wire; what manifests declare is added to them.
 _ALWAYS = frozenset(
@@ -47,14 +50,14 @@ class Masker:
         return [value.rpartition(" ")[2] for name, value in pairs if value and self.hides(name)]
 
     def masked(self, pairs: Iterable[tuple[str, str]], secrets: Iterable[str]) -> list[tuple[str, str]]:
-        known = [secret for secret in secrets if len(secret) >= 4]
+        known = list(secrets)
         return [(name, MASK if self.hides(name) else without(value, known)) for name, value in pairs]
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
     """The text with each of the secrets masked."""
     for secret in secrets:
-        if len(secret) >= 4:  # shorter ones would mask ordinary words, and are no keys
+        if len(secret) >= MIN_SECRET:
             text = text.replace(secret, MASK)
     return text
 

@@ -276,7 +276,7 @@ class Simulator:
         link.answering = True
         target = self._directory.find(request.method, request.path)
         entry = self._enter(connection, request, target)
-        asked = _asked(request, target)
+        asked = _asked(entry, target)
         reply = self._reply(entry, target, asked)
         entry.reply = _describe(reply)
         self.journal.began(entry)
@@ -444,7 +444,10 @@ class _Link:
         self.gone = self.gone or how
 
     async def read_all(self, scope: trio.CancelScope) -> None:
-        """Read until the client is gone, then end what is being done for it."""
+        """Read until the client is gone, then end what is being done for it.
+
+        A client that shuts down its sending side counts as gone, as it does for most servers behind a proxy.
+        """
         while True:
             while self.answering and self.reader.buffered >= _READ_AHEAD_BYTES:
                 await self._moved.park()
@@ -547,20 +550,17 @@ def _paced(items: Iterable[Frame | Pause | Hold], pace: float) -> Iterator[Frame
         yield item
 
 
-def _asked(request: HttpRequest, target: Target | None) -> Asked:
+def _asked(entry: Entry, target: Target | None) -> Asked:
+    """The request as templates see it: as the journal keeps it, so that what they make of it holds no key either."""
     matched = target.matched if target is not None else None
-    try:
-        body = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        body = None
     return Asked(
-        request.method,
-        request.path,
+        entry.method,
+        entry.path,
         matched.route if matched is not None else "",
         matched.segments if matched is not None else {},
-        dict(request.query),
-        dict(request.headers),
-        body if isinstance(body, dict) else None,
+        dict(entry.query),
+        dict(entry.headers),
+        entry.body if isinstance(entry.body, dict) else None,
     )
 
 
