@@ -7,14 +7,14 @@ this module knows which version of the protocol a file was written for, and noth
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
 from ..errors import CODES, CallerError, code_of_name
+from .dialects import Dialect, DialectOf, Family, FamilyForm, read_dialect
 from .patterns import compile_pattern
-from .tree import Reader, kind_of, merge, suggestion
+from .tree import Reader, kind_of, suggestion
 from .where import Where
 from .yaml_source import Document
 
@@ -32,6 +32,9 @@ __all__ = [
     "RateLimitHeaders",
     "RateLimits",
     "RetryPolicy",
+    "TextDialect",
+    "TextTools",
+    "ToolCalling",
     "manifest_tree",
     "read_dialect",
     "read_error_rules",
@@ -43,38 +46,11 @@ AuthType = Literal["bearer", "header", "query", "none"]
 Scope = Literal["key", "model"]
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # the specification's, and one letter may be an id
-DIALECT_SECTIONS = ("encode", "decode", "simulate")
+_TAG = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
 _AUTH_TYPES: tuple[AuthType, ...] = ("bearer", "header", "query", "none")
 _SCOPES: tuple[Scope, ...] = ("key", "model")
 DEFAULT_TIMEOUT_MS = 10_000  # to connect; the specification's default
 DEFAULT_RETRY_STATUS = (429, 500, 502, 503, 504)  # the specification's, where a policy does not list its own
-
-
-class Dialect(msgspec.Struct, frozen=True):
-    """One wire format: the raw trees of how it is written, read and played by the simulator."""
-
-    id: str
-    aliases: tuple[str, ...]
-    encode: dict[str, Any]
-    decode: dict[str, Any]
-    simulate: dict[str, Any]
-    where: Where
-
-    def section(self, name: str) -> dict[str, Any]:
-        """`encode`, `decode` or `simulate`."""
-        found: dict[str, Any] = getattr(self, name)
-        return found
-
-
-class Family(msgspec.Struct, frozen=True):
-    """One of a provider's APIs: a dialect with the provider's own changes merged in. Trees are never changed."""
-
-    id: str
-    dialect: str
-    encode: dict[str, Any]
-    decode: dict[str, Any]
-    simulate: dict[str, Any]
-    where: Where  # of the merged tree: `where.at("decode", "rules", ...)`
 
 
 class Auth(msgspec.Struct, frozen=True):
@@ -172,6 +148,46 @@ class Capabilities(msgspec.Struct, frozen=True):
         return self.required | self.optional
 
 
+class TextDialect(msgspec.Struct, frozen=True):
+    """A tag that models write around a call instead of the form they were told, and the tool that it means."""
+
+    tag: str
+    tool: str
+
+
+class TextTools(msgspec.Struct, frozen=True):
+    """How calls are written as text: the tag (or the fence's word), what is in it, and how firmly the model is told.
+
+    `body` plain means that the whole body is one argument, called `args_key`; the name is an attribute then.
+    """
+
+    format: Literal["xml_json", "markdown_fence", "custom"] = "xml_json"
+    wrapper: str = "tool_call"
+    body: Literal["json", "plain"] = "json"
+    name_location: Literal["json_field", "attribute"] = "json_field"
+    args_key: str = "arguments"
+    dialects: tuple[TextDialect, ...] = ()
+    prompt_level: Literal["L1", "L2", "L3"] = "L2"
+
+
+class ToolCalling(msgspec.Struct, frozen=True):
+    """Whether the API has calls of its own, how far they are to be trusted, and how calls are written as text."""
+
+    native: bool = True
+    reliability: Literal["full", "partial", "unreliable"] = "full"
+    text: TextTools | None = None
+
+    @property
+    def strategy(self) -> Literal["native", "hybrid", "text"]:
+        """`native`: calls are the API's; `hybrid`: those, and where there are none, calls in the text; `text`: tools
+        are told in the prompt and calls are read from the text."""
+        if not self.native:
+            return "text"
+        if self.text is None or self.reliability == "full":
+            return "native"
+        return "hybrid" if self.reliability == "partial" else "text"
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """Facts about a standard parameter. They inform (preflight warns); they do not forbid."""
 
@@ -215,7 +231,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     parameters: dict[str, Parameter] = {}
     operations: dict[str, Operation] = {}
-    tool_calling: dict[str, Any] = {}
+    tool_calling: ToolCalling = ToolCalling()
     services: dict[str, Any] = {}
     availability: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
@@ -223,7 +239,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Provenance = "bundled"
     file: str = ""
     notes: tuple[str, ...] = ()
-    where: Where
+    where: Where = Where()
 
     @property
     def auth(self) -> Auth:
@@ -250,32 +266,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def manifest_tree(manifest: Manifest) -> dict[str, Any]:
     """The effective manifest as plain values: promoted, dialects merged, without positions."""
-    tree: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=False, enc_hook=lambda where: None)
+    tree: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=False, enc_hook=_plain)
     tree.pop("where")
-    for family in tree["families"].values():
-        family.pop("where")
     return tree
 
 
-def read_dialect(document: Document, *, strict: bool, notes: list[str]) -> Dialect:
-    """A dialect file as its raw sections; what is in them is compiled elsewhere."""
-    reader = Reader(document.data, document.where, strict=strict, notes=notes)
-    dialect = Dialect(
-        id=reader.need_text("id"),
-        aliases=reader.texts("aliases"),
-        encode=reader.tree("encode"),
-        decode=reader.tree("decode"),
-        simulate=reader.tree("simulate"),
-        where=document.where,
-    )
-    reader.texts("notes")
-    reader.close()
-    return dialect
+def _plain(value: Any) -> Any:
+    return value.tree() if isinstance(value, Family) else None
 
 
 def read_manifest(
     document: Document,
-    dialect_of: Callable[[str], Dialect | None],
+    dialect_of: DialectOf,
     *,
     origin: Provenance,
     strict: bool,
@@ -318,7 +320,7 @@ def read_manifest(
         "capabilities": _capabilities(root),
         "parameters": parameters,
         "operations": _operations(root),
-        "tool_calling": root.tree("tool_calling"),
+        "tool_calling": _tool_calling(root),
         "services": root.tree("services"),
         "availability": root.tree("availability"),
         "metadata": root.tree("metadata"),
@@ -375,13 +377,16 @@ def _auth(endpoint: Reader) -> Auth:
     return auth
 
 
-def _families(
-    root: Reader, dialect_of: Callable[[str], Dialect | None], parameters: dict[str, Parameter]
-) -> dict[str, Family]:
+def _families(root: Reader, dialect_of: DialectOf, parameters: dict[str, Parameter]) -> dict[str, Family]:
     listing = root.child("api_families")
     families: dict[str, Family] = {}
     if listing is None:
         return families
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not None and name != "stream"
+    }
     for name in listing.value:
         reader = listing.child(name)
         if reader is None:
@@ -390,65 +395,20 @@ def _families(
         dialect = dialect_of(wanted)
         if dialect is None:
             raise reader.where.at("dialect").error(f"expected a known dialect, got {wanted!r}")
-        merged: dict[str, dict[str, Any]] = {}
-        positions: dict[Any, Any] = {}
-        at = reader.where.position()
-        if at is not None:
-            positions[()] = at
-        whole = reader.texts("whole")  # sections that stand alone: nothing of the dialect's is below them
-        for section in DIALECT_SECTIONS:
-            tree, places = merge(
-                {} if section in whole else dialect.section(section),
-                reader.tree(section),
-                dialect.where.at(section),
-                reader.where.at(section),
-            )
-            merged[section] = tree
-            positions.update({(section, *path): place for path, place in places.items()})
-        reader.close()
-        _add_defaults(merged["encode"], parameters, root)
-        families[str(name)] = Family(
+        form = FamilyForm(
             id=str(name),
             dialect=dialect.id,
-            encode=merged["encode"],
-            decode=merged["decode"],
-            simulate=merged["simulate"],
-            where=Where(root.where.file, positions),
+            whole=reader.texts("whole"),
+            encode=reader.tree("encode"),
+            decode=reader.tree("decode"),
+            simulate=reader.tree("simulate"),
+            defaults=defaults,
         )
+        reader.close()
+        family = families[str(name)] = Family(form, dialect_of, reader.where)
+        for homeless in family.homeless if defaults else ():
+            root.refuse("parameters", f"the default of {homeless!r} has no place in the format")
     return families
-
-
-def _add_defaults(encode: dict[str, Any], parameters: dict[str, Parameter], root: Reader) -> None:
-    """Send a declared default where the caller gives nothing: the body says `$first` of the two."""
-    renames = encode.get("parameters")
-    for name, parameter in parameters.items():
-        if parameter.default is None or name == "stream":
-            continue
-        body = dict(encode.get("body") or {})
-        value = {"$first": [f"$.{name}", parameter.default]}
-        if isinstance(renames, dict) and isinstance(renames.get(name), str):
-            renames = {key: wire for key, wire in renames.items() if key != name}
-            _set_below(body, encode["parameters"][name].split("."), value)
-        elif _is_first_of(body.get(name), f"$.{name}"):
-            body[name] = value
-        else:
-            root.refuse("parameters", f"the default of {name!r} has no place in the format")
-            continue
-        encode["body"] = body
-        if isinstance(renames, dict):
-            encode["parameters"] = renames
-
-
-def _set_below(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a value in a nested mapping; the mappings on the way are copied, as they are shared with the dialect."""
-    for key in path[:-1]:
-        below = tree.get(key)
-        tree[key] = tree = dict(below) if isinstance(below, dict) else {}
-    tree[path[-1]] = value
-
-
-def _is_first_of(value: Any, path: str) -> bool:
-    return value == path or (isinstance(value, dict) and (value.get("$first") or [None])[0] == path)
 
 
 def _operations(root: Reader) -> dict[str, Operation]:
@@ -484,12 +444,6 @@ def read_error_rules(reader: Reader) -> ErrorRules:
     if pause is not None:
         pattern = pause.need_text("pattern")
         compile_pattern(pattern, pause.where.at("pattern"), groups=1)
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise pause.where.at("pattern").error(f"expected a regular expression: {error}") from error
-        if groups != 1:
-            raise pause.where.at("pattern").error(f"expected one group around the pause, got {groups}")
         unit = pause.choice("unit", ("seconds", "milliseconds"), "seconds")
         pause.close()
     rules = ErrorRules(
@@ -584,6 +538,52 @@ def _capabilities(root: Reader) -> Capabilities:
     both = (found.required | found.optional) & found.absent
     if both:
         raise reader.where.at("absent").error(f"expected what is not declared above, got {sorted(both)[0]!r} twice")
+    reader.close()
+    return found
+
+
+def _tool_calling(root: Reader) -> ToolCalling:
+    reader = root.child("tool_calling")
+    if reader is None:
+        return ToolCalling()
+    native = reader.child("native")
+    supported, reliability = True, "full"
+    if native is not None:
+        supported = native.flag("supported", True)
+        reliability = native.choice("reliability", ("full", "partial", "unreliable"), "full")
+        for documentation in ("parallel", "streaming", "notes"):
+            native.raw(documentation)
+        native.close()
+    fallback = reader.child("text_fallback")
+    text = None if fallback is None else _text_tools(fallback)
+    reader.close()
+    return ToolCalling(native=supported, reliability=reliability, text=text)  # type: ignore[arg-type]
+
+
+def _text_tools(reader: Reader) -> TextTools:
+    usual = TextTools()
+    body = reader.choice("body", ("json", "plain", "yaml"), "json")
+    if body == "yaml":
+        reader.notes.append(reader.where.at("body").error("calls in YAML are not read; read as json").message)
+    dialects = []
+    for number, one in enumerate(reader.items("known_dialects")):
+        at = reader.where.at("known_dialects", number)
+        if not isinstance(one, dict) or not isinstance(one.get("tag"), str) or not _TAG.fullmatch(one["tag"]):
+            raise at.error("expected a mapping with 'tag' (letters, digits, - and _) and 'map_to'")
+        tool = one.get("map_to")
+        dialects.append(TextDialect(one["tag"], tool if isinstance(tool, str) else ""))
+    wrapper = (reader.text("wrapper") or usual.wrapper).strip("<>/` ")
+    if not _TAG.fullmatch(wrapper):
+        raise reader.where.at("wrapper").error(f"expected a tag of letters, digits, - and _, got {kind_of(wrapper)}")
+    found = TextTools(
+        format=reader.choice("format", ("xml_json", "markdown_fence", "custom"), usual.format),
+        wrapper=wrapper,
+        body="plain" if body == "plain" else "json",
+        name_location=reader.choice("name_location", ("json_field", "attribute"), usual.name_location),
+        args_key=reader.text("args_key") or usual.args_key,
+        dialects=tuple(dialects),
+        prompt_level=reader.choice("prompt_level", ("L1", "L2", "L3"), usual.prompt_level),
+    )
     reader.close()
     return found
 
