@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-import h11
+import h11  # comes with httpx; an independent reader of HTTP
 import trio
 
 from ai_lib_trio.pipeline import compile_decoder
