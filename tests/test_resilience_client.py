@@ -300,6 +300,58 @@ async def test_restart_gives_the_answer_from_the_start_after_voiding_what_came(
         assert error.kind == "reset"
 
 
+STORY = "The sky is blue: air scatters short waves more than long ones. 日本の空も青い。"
+
+
+def going_on(request: WireRequest) -> Sequence[Step]:
+    """A model that goes on from the assistant's message that ends the request, if one does."""
+    last = json.loads(request.body)["messages"][-1]
+    said = last["content"] if last["role"] == "assistant" else ""
+    assert STORY.startswith(said)
+    rest = STORY[len(said) :]
+    return streamed(*(rest[at : at + 9] for at in range(0, len(rest), 9)))
+
+
+def cut_at(offset: int) -> list[Step]:
+    pieces = [STORY[at : at + 6] for at in range(0, len(STORY), 6)]
+    body = b"".join(step.chunk for step in streamed(*pieces) if isinstance(step, Data))
+    return [Head(200, SSE), Data(body[:offset]), Fail(TransportError("gone", kind="reset"))]
+
+
+WHOLE_BODY = sum(len(step.chunk) for step in cut_at(10**6) if isinstance(step, Data))
+
+
+@pytest.mark.parametrize("policy", ["restart", "continue"])
+async def test_a_stream_cut_at_any_byte_ends_with_the_whole_text_once(
+    quiescence: Quiescence, autojump_clock: MockClock, policy: str
+) -> None:
+    offset = 0
+    transport = ScriptedTransport(by_model(a_model=lambda request: cut_at(offset), another_model=going_on))
+    settings = Resilience(max_attempts=1, breaker="off", can_continue=(OTHER_MODEL,))
+    async with client_on(transport, resilience=settings) as client:
+        chat = client.chat().user("why?").fallback(OTHER_MODEL, mid_stream=policy)
+        for at in range(0, WHOLE_BODY + 1, 3 if policy == "restart" else 1):
+            offset = at
+            text, events, stats = await ask(chat, streams=True)
+            assert text == STORY
+            seen = ""
+            for event in events:  # what a caller who prints has on the screen
+                if isinstance(event, Rerouted) and event.discard:
+                    seen = ""
+                seen += getattr(event, "content", "")
+            assert seen == STORY
+            assert len(stats.attempts) <= 2
+
+
+async def test_a_model_that_nobody_declares_to_go_on_is_not_asked_to(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    transport = ScriptedTransport(by_model(a_model=cut_at(400), another_model=going_on))
+    async with client_on(transport) as client:
+        error = await fails(client.chat().user("x").fallback(OTHER_MODEL, mid_stream="continue"), streams=True)
+        assert (error.kind, len(transport.asked)) == ("reset", 1)
+
+
 # ---- limits, breakers, queues
 
 

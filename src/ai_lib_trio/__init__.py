@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .client.client import AiClient as AiClient
     from .client.client import open_client as open_client
     from .client.config import Config as Config
+    from .client.contests import ContestStream as ContestStream
+    from .client.contests import RaceMember as RaceMember
     from .client.stream import ChatStream as ChatStream
     from .errors import AdmissionError as AdmissionError
     from .errors import AiLibError as AiLibError
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from .errors import ManifestError as ManifestError
     from .errors import ProviderError as ProviderError
     from .errors import TransportError as TransportError
+    from .resilience.budget import BudgetRules as BudgetRules
+    from .resilience.circuit_breaker import BreakerRules as BreakerRules
+    from .resilience.executor import Resilience as Resilience
+    from .resilience.preflight import Preflight as Preflight
     from .service import Timeouts as Timeouts
     from .types.events import Citation as Citation
     from .types.events import FinalCandidate as FinalCandidate
@@ -79,6 +85,7 @@ _HOMES = {
     "client.chat": ("ChatRequestBuilder",),
     "client.client": ("AiClient", "open_client"),
     "client.config": ("Config",),
+    "client.contests": ("ContestStream", "RaceMember"),
     "client.stream": ("ChatStream",),
     "errors": (
         "AdmissionError",
@@ -91,6 +98,10 @@ _HOMES = {
         "ProviderError",
         "TransportError",
     ),
+    "resilience.budget": ("BudgetRules",),
+    "resilience.circuit_breaker": ("BreakerRules",),
+    "resilience.executor": ("Resilience",),
+    "resilience.preflight": ("Preflight",),
     "service": ("Timeouts",),
     "types.events": (
         "Citation",

@@ -54,8 +54,9 @@ class Target(Protocol):
 class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a client's resilience. None means: what comes after it in the order says.
 
-    The first group is about attempts (`max_attempts` counts the first; 1 is no retry), the second about the gate in
-    front of each provider. `breaker` and `retry_budget` may be `"off"`. `requests_per_minute` and `tokens_per_minute`
+    The first group is about attempts (`max_attempts` counts the first; 1 is no retry). `can_continue` names models that
+    go on with an answer that ends the messages, beside those whose manifests declare `assistant_prefill`. The second
+    group is about the gate in front of each provider: `breaker` and `retry_budget` may be `"off"`. `requests_per_minute` and `tokens_per_minute`
     are limits of the caller's own, for each key or model as the provider's manifest declares; limits that replies tell
     are kept in any case. `when_full` says whether a call waits for a permit or is shed. `tenants` are weights, 1 for
     who is not named. `providers` has settings for one provider, by id, over these.
@@ -69,6 +70,7 @@ class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_hint_s: float | None = None
     silent_retries: int | None = None
     partial: bool | None = None
+    can_continue: tuple[str, ...] | None = None
 
     retry_budget: BudgetRules | Literal["off"] | None = None
     breaker: BreakerRules | Literal["off"] | None = None
@@ -224,7 +226,11 @@ class ResilientExecutor:
             rules = self._rules_for(call.target, terms)
             await retrying(self._innermost, rules, chance=chance, emit=self._emit)(call, outlet)
 
-        return Step(model or "", enter, run, _goes_on)
+        return Step(model or "", enter, run, self._goes_on)
+
+    def _goes_on(self, call: Call) -> bool:
+        target: Target = call.target
+        return target.ref in (self.settings.can_continue or ()) or _is_declared_to_go_on(target)
 
     def _admit(self, call: Call, target: Target, terms: CallTerms) -> Call:
         """The call as it goes to this target. Raises why it may not."""
@@ -301,9 +307,8 @@ async def _as_it_is(call: Call) -> Call:
     return call
 
 
-def _goes_on(call: Call) -> bool:
+def _is_declared_to_go_on(target: Target) -> bool:
     """Whether the target is declared to go on with an answer that ends the messages (`assistant_prefill`)."""
-    target: Target = call.target
     facts = target.facts
     if facts is not None and "assistant_prefill" in facts.absent:
         return False
