@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from ai_lib_trio.simulator import (
+    Body,
     Cut,
     Hold,
     Pause,
@@ -22,7 +25,7 @@ from ai_lib_trio.simulator import (
     not_json,
     open_simulator,
 )
-from cli_support import Terminal, ailib, ailib_async, one_error
+from cli_support import AILIB, Terminal, ailib, ailib_async, environment, one_error
 
 ANSWER = Script(steps=[Thinking("Hm."), Text("Hello, world."), Usage(input_tokens=1000, output_tokens=2000)])
 KEYS = {"OPENAI_API_KEY": "sk-of-a-test-1234567890", "ANTHROPIC_API_KEY": "sk-of-a-test-0987654321"}
@@ -98,9 +101,31 @@ async def test_a_refusal_is_shown_like_text() -> None:
 )
 async def test_what_is_no_reply_is_one_line(answer: object, code: str) -> None:
     async with open_simulator(scripts=answer) as sim:  # type: ignore[arg-type]
-        done = await ailib_async("chat", "openai/any", "Hi", "--base-url", sim.base_url("openai"), env=KEYS)
+        arguments = ("chat", "openai/any", "Hi", "--retries", "0", "--base-url", sim.base_url("openai"))
+        done = await ailib_async(*arguments, env=KEYS)
+        assert len(sim.entries) == 1
     assert code in one_error(done)
     assert done.out == ""
+
+
+async def test_a_failed_call_is_tried_again_without_a_word_in_a_pipe() -> None:
+    async with open_simulator(scripts=[Status(503), ANSWER]) as sim:
+        done = await ailib_async("chat", "ollama/any", "Hi", "--base-url", sim.base_url("ollama"))
+        assert len(sim.entries) == 2
+    assert (done.code, done.out) == (0, "Hello, world.\n")
+    assert "E3002" not in done.err
+
+
+async def test_a_person_is_told_that_an_attempt_failed() -> None:
+    async with open_simulator(scripts=[Status(503), ANSWER]) as sim:
+
+        def look() -> str:
+            with Terminal("chat", "ollama/any", "Hi", "--base-url", sim.base_url("ollama")) as terminal:
+                terminal.wait_for("attempt 1 failed: E3002")
+                assert terminal.wait_end() == 0
+                return terminal.shown
+
+        assert "Hello, world." in await trio.to_thread.run_sync(look)
 
 
 async def test_what_arrived_before_a_cut_is_shown_and_the_cut_is_said() -> None:
@@ -132,7 +157,8 @@ async def test_a_host_where_nobody_listens_is_said() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     await listeners[0].aclose()
-    done = await ailib_async("chat", "ollama/any", "Hi", "--base-url", f"http://127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}"
+    done = await ailib_async("chat", "ollama/any", "Hi", "--retries", "0", "--base-url", url)
     assert "E3001" in one_error(done)
 
 
@@ -187,6 +213,76 @@ def test_wrong_usage_is_exit_2(arguments: tuple[str, ...]) -> None:
     done = ailib(*arguments)
     assert done.code == 2
     assert "Usage:" in done.err
+
+
+@pytest.mark.parametrize("url", ["not a url", "ftp://127.0.0.1", "http://user@127.0.0.1:1"])
+def test_a_base_url_that_is_none_is_said(url: str) -> None:
+    assert "E1001" in one_error(ailib("chat", "ollama/any", "Hi", "--base-url", url))
+
+
+async def test_a_deadline_is_said() -> None:
+    never = trio.Event()
+    async with open_simulator(scripts=Script(steps=[Text("Once upon"), Hold(never)])) as sim:
+        done = await ailib_async("chat", "ollama/any", "Hi", "--deadline", "1", "--base-url", sim.base_url("ollama"))
+    assert "E3003" in one_error(done)
+    assert done.out == "Once upon\n"
+
+
+# ---- text of every kind
+
+
+async def test_bytes_that_are_no_text_are_marked_and_sent() -> None:
+    async with open_simulator() as sim:
+        url = sim.base_url("ollama")
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                [AILIB, "chat", "ollama/any", "-", "--base-url", url],
+                stdin=b"caf\xe9",
+                capture_stdout=True,
+                env=environment(),
+            )
+        given = await ailib_async("chat", "ollama/any", "caf\udce9", "--base-url", url)
+    assert done.stdout.decode() == given.out == "You said: caf\ufffd\n"
+
+
+async def test_what_a_terminal_cannot_say_is_escaped() -> None:
+    async with open_simulator(scripts=Script(steps=[Text("größer")])) as sim:
+        arguments = ("chat", "ollama/any", "Hi", "--base-url", sim.base_url("ollama"))
+        done = await ailib_async(*arguments, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.code, done.out) == (0, "gr\\xf6\\xdfer\n")
+
+
+async def test_half_a_character_of_a_reply_is_marked() -> None:
+    body = Body(
+        b'{"model":"m","message":{"role":"assistant","content":"a \\ud83d b"},"done":true,"done_reason":"stop"}'
+    )
+    async with open_simulator(scripts=body) as sim:
+        arguments = ("chat", "ollama/any", "Hi", "--base-url", sim.base_url("ollama"))
+        people, programs = await ailib_async(*arguments), await ailib_async(*arguments, "--json")
+    assert people.out == "a \ufffd b\n"
+    assert json.loads(programs.out.splitlines()[-1])["summary"]["content"] == "a \ufffd b"
+
+
+async def test_whoever_stops_reading_ends_the_reply_without_a_traceback() -> None:
+    never = trio.Event()
+    story = Script(steps=[Text("word " * 50_000), Hold(never)])
+    async with open_simulator(scripts=story) as sim, trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [AILIB, "chat", "ollama/any", "Hi", "--base-url", sim.base_url("ollama")],
+                stdout=subprocess.PIPE,
+                capture_stderr=True,
+                check=False,
+                env=environment(),
+            )
+        )
+        assert (await process.stdout.receive_some(100)).startswith(b"word")
+        await process.stdout.aclose()
+        entry = await sim.wait_end(1)
+        assert entry.left_by_client
+        await process.wait()
+        assert process.returncode == 1
 
 
 # ---- on a terminal

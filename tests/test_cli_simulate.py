@@ -87,7 +87,8 @@ def test_people_see_addresses_and_requests() -> None:
 def test_what_goes_wrong_on_request_is_what_the_client_says(arguments: tuple[str, ...], code: str) -> None:
     with simulating(*arguments) as running:
         done = ailib(
-            *("chat", "openai/any", "Some words to give back", "--base-url", running.base_urls["openai"]),
+            *("chat", "openai/any", "Some words to give back", "--retries", "0"),
+            *("--base-url", running.base_urls["openai"]),
             env={"OPENAI_API_KEY": "another-key-1234"},
         )
         assert code in one_error(done)

@@ -5,6 +5,7 @@ Imports click and the commands. The rule that must stay true: a failure that we 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,10 @@ for command in (demo, chat, providers, models, manifests, simulate):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run `ailib` with these arguments; gives the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A reply may hold what this terminal's encoding cannot say: then it is escaped.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = ailib.main(args=arguments, prog_name="ailib", standalone_mode=False)
         sys.stdout.flush()
@@ -57,14 +62,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left. Nothing is to be said to them, nor tried again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except (KeyboardInterrupt, AiLibError, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, BrokenPipeError, AiLibError, BaseExceptionGroup) as error:
         causes = list(_leaves(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             return INTERRUPTED
+        if any(isinstance(cause, BrokenPipeError) for cause in causes):
+            # Whoever read our output has left. Nothing is to be said to them, nor tried again when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
         said = [cause for cause in causes if isinstance(cause, AiLibError)]
         if len(said) < len(causes):
             raise  # not ours: a bug, shown whole

@@ -16,12 +16,12 @@ import click
 from ..errors import AiLibError
 from .options import MANIFESTS
 from .running import interruptible, run_async
-from .screen import Printer, one_line
+from .screen import Printer, as_json, one_line
 
 if TYPE_CHECKING:
     from ..client.chat import ChatRequestBuilder
-    from ..client.client import AiClient
     from ..types.message import Message
+    from ..types.records import Record
     from ..types.response import ChatResponse
     from ..types.stats import CallStats
 
@@ -36,6 +36,7 @@ __all__ = ["chat"]
 @click.option("--temperature", type=float)
 @click.option("--base-url", metavar="URL", help="Talk to this address instead of the provider's own.")
 @click.option("--api", metavar="NAME", help="One of the provider's APIs, where it has several.")
+@click.option("--retries", type=click.IntRange(min=0), help="How often a failed call is tried again, at most.")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds for each reply, at most.")
 @MANIFESTS
 @click.option("--json", "as_lines", is_flag=True, help="Write every event as a line of JSON, then a summary.")
@@ -47,6 +48,7 @@ def chat(
     temperature: float | None,
     base_url: str | None,
     api: str | None,
+    retries: int | None,
     deadline: float | None,
     manifests: str | None,
     as_lines: bool,
@@ -56,26 +58,31 @@ def chat(
     TEXT is the message; `-`, or no TEXT and a pipe, reads it from stdin. Without either, a conversation begins: Ctrl-C
     ends a reply, Ctrl-D the conversation. The provider's key comes from its environment variable or the keyring.
     """
-    question = text
+    question = None if text is None else _readable(os.fsencode(text))
     if text == "-" or (text is None and not sys.stdin.isatty()):
-        question = sys.stdin.read()
+        question = _readable(sys.stdin.buffer.read())
     if question is not None and not question.strip():
         raise click.UsageError("there is no text to send")
 
     async def main() -> int:
         from ..client.client import open_client
+        from ..client.config import Config
 
-        async with open_client(model, api=api, manifests=manifests, base_url=base_url) as client:
+        show = _Lines() if as_lines else _Page()
+        config = Config(sinks=(show.record,))
+        async with open_client(model, api=api, manifests=manifests, base_url=base_url, config=config) as client:
             start = client.chat()
             if system is not None:
-                start = start.system(system)
+                start = start.system(_readable(os.fsencode(system)))
             if max_tokens is not None:
                 start = start.max_tokens(max_tokens)
             if temperature is not None:
                 start = start.temperature(temperature)
+            if retries is not None:
+                start = start.retry(max_attempts=retries + 1)
             if deadline is not None:
                 start = start.deadline(deadline)
-            talk = _Talk(client, start, _Lines() if as_lines else _Page())
+            talk = _Talk(start, show)
             if question is not None:
                 await talk.turn(question)
                 return 0
@@ -87,8 +94,7 @@ def chat(
 class _Talk:
     """One conversation: what was said, and who shows it."""
 
-    def __init__(self, client: AiClient, start: ChatRequestBuilder, show: _Page | _Lines) -> None:
-        self._client = client
+    def __init__(self, start: ChatRequestBuilder, show: _Page | _Lines) -> None:
         self._start = start
         self._history: list[Message] = []
         self._show = show
@@ -154,6 +160,13 @@ class _Page:
         elif isinstance(event, events.ServerToolCall):
             self._note(f"[the provider used {event.name}]")
 
+    def record(self, record: Record) -> None:
+        """A person is told of a failed attempt at once: there is a pause before the next. A pipe gets the end alone."""
+        from ..types.records import CallEnded
+
+        if isinstance(record, CallEnded) and record.outcome == "failed" and self._notes.is_terminal:
+            self._note(f"attempt {record.attempt} failed: {record.code} {record.kind}")
+
     def finished(self, reply: ChatResponse, stats: CallStats) -> None:
         self._out.end_line()
         self._style = "text"
@@ -187,6 +200,9 @@ class _Lines:
     def event(self, event: Any) -> None:
         self._line(event)
 
+    def record(self, record: Record) -> None:
+        """Records are not events; what they come to is in the summary's statistics."""
+
     def finished(self, reply: ChatResponse, stats: CallStats) -> None:
         self._line({"summary": _plain(reply), "stats": stats})
 
@@ -197,9 +213,7 @@ class _Lines:
         self._line({"interrupted": True})
 
     def _line(self, value: Any) -> None:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.write(as_json(value, indent=None) + "\n")
         sys.stdout.flush()
 
 
@@ -242,6 +256,11 @@ def _account(reply: ChatResponse, stats: CallStats) -> str:
     return " | ".join(parts)
 
 
+def _readable(data: bytes) -> str:
+    """Bytes from outside as text that can be sent: what is no UTF-8 is marked, and no reason to fail."""
+    return data.decode("utf-8", "replace")
+
+
 async def _line_of_stdin() -> str | None:
     """The next line of a terminal, None at its end. Cancelled, the thread that waits for it is left behind.
 
@@ -256,4 +275,4 @@ async def _line_of_stdin() -> str | None:
         if not piece:
             break
         data += piece
-    return data.decode(sys.stdin.encoding or "utf-8", "replace").rstrip("\r\n") if data else None
+    return _readable(bytes(data)).rstrip("\r\n") if data else None

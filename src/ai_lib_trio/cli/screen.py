@@ -36,11 +36,12 @@ def one_line(error: AiLibError) -> str:
     return safe(" ".join(str(error).split()))[:2000]
 
 
-def as_json(value: Any) -> str:
-    """The value as JSON, indented for people who look at it anyway."""
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    """The value as JSON: indented for people who look at it anyway, or with `indent=None` as one line."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    text = msgspec.json.encode(value)
+    return (text if indent is None else msgspec.json.format(text, indent=indent)).decode()
 
 
 def console_for(stream: TextIO) -> Console | None:

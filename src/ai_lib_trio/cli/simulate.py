@@ -16,7 +16,7 @@ import click
 from ..errors import CallerError
 from .options import MANIFESTS
 from .running import run_async
-from .screen import Printer
+from .screen import Printer, as_json
 
 if TYPE_CHECKING:
     from ..protocol.loader import Catalog
@@ -231,7 +231,5 @@ class _Log:
             )
 
     def _write(self, value: Any) -> None:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.write(as_json(value, indent=None) + "\n")
         sys.stdout.flush()
