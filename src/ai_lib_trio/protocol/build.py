@@ -1,7 +1,7 @@
 """A tree of YAML becomes `dist/`: a JSON file for each, and an index of names with the hashes of what it was made of.
 
-Imports `errors`, `sources`, `yaml_source`. The rule that must stay true: the same tree gives the same bytes, and a
-reader gets from them exactly the values that the YAML holds, in the same order.
+Imports `where`. The rule that must stay true: the same tree gives the same bytes, and a reader gets from them exactly
+the values that were written, in the same order.
 """
 
 from __future__ import annotations
@@ -16,9 +16,20 @@ import msgspec
 
 from .where import Where
 
-__all__ = ["DIST_FORMAT", "KINDS", "Index", "decode_data", "digest", "encode_data", "make_index", "write_dist"]
+__all__ = [
+    "DIST_FORMAT",
+    "KINDS",
+    "Index",
+    "decode_data",
+    "digest",
+    "encode_data",
+    "make_index",
+    "plain",
+    "restored",
+    "write_dist",
+]
 
-DIST_FORMAT = 1  # of the files; a reader takes another format for no dist at all
+DIST_FORMAT = 2  # of the files; a reader takes another format for no dist at all
 KINDS = ("providers", "models", "dialects", "root")
 _PAIRS = "$pairs"  # a mapping with a key that is no text: JSON has none, and 429 is not '429'
 
@@ -26,14 +37,20 @@ _PAIRS = "$pairs"  # a mapping with a key that is no text: JSON has none, and 42
 class Index(msgspec.Struct, frozen=True):
     """`dist/index.json`. `sources`: file name in the tree -> SHA-256 of its bytes. The rest is names, for look-ups.
 
-    `names` are provider ids and aliases -> file stem; `models` are names that a model answers to -> provider -> key.
+    `basis` is the hash of what loading goes by beside the files themselves. `names` are provider ids and aliases ->
+    file stem; `models` are names that a model answers to -> provider -> key.
     """
 
     format: int
+    basis: str
     sources: dict[str, str]
     names: dict[str, str]
     dialects: dict[str, str]
-    models: dict[str, dict[str, str]]
+    models: msgspec.Raw  # most of the file, and most programs name the provider
+
+    def read_models(self) -> dict[str, dict[str, str]]:
+        """The `models` of the index."""
+        return msgspec.json.decode(self.models, type=dict[str, dict[str, str]])
 
 
 def digest(data: bytes) -> str:
@@ -43,16 +60,17 @@ def digest(data: bytes) -> str:
 
 def encode_data(data: Any, where: Where) -> bytes:
     """A document's value as JSON text, two spaces a level, in the document's order."""
-    return msgspec.json.format(msgspec.json.encode(_plain(data, where)), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(plain(data, where)), indent=2) + b"\n"
 
 
-def _plain(value: Any, where: Where) -> Any:
+def plain(value: Any, where: Where) -> Any:
+    """The value with every mapping that JSON cannot say written as pairs."""
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
-            return {key: _plain(part, where.at(key)) for key, part in value.items()}
-        return {_PAIRS: [[key, _plain(part, where.at(key))] for key, part in value.items()]}
+            return {key: plain(part, where.at(key)) for key, part in value.items()}
+        return {_PAIRS: [[key, plain(part, where.at(key))] for key, part in value.items()]}
     if isinstance(value, list):
-        return [_plain(part, where.at(number)) for number, part in enumerate(value)]
+        return [plain(part, where.at(number)) for number, part in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise where.error("expected a number that JSON can hold")
     return value
@@ -61,21 +79,23 @@ def _plain(value: Any, where: Where) -> Any:
 def decode_data(text: bytes) -> Any:
     """The value that `encode_data` was given."""
     value = msgspec.json.decode(text)
-    return _restored(value) if b'"$pairs"' in text else value
+    return restored(value) if b'"$pairs"' in text else value
 
 
-def _restored(value: Any) -> Any:
+def restored(value: Any) -> Any:
+    """The value that `plain` was given."""
     if isinstance(value, dict):
         pairs = value.get(_PAIRS)
         if pairs is not None and len(value) == 1:
-            return {key: _restored(part) for key, part in pairs}
-        return {key: _restored(part) for key, part in value.items()}
+            return {key: restored(part) for key, part in pairs}
+        return {key: restored(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_restored(part) for part in value]
+        return [restored(part) for part in value]
     return value
 
 
 def make_index(
+    basis: str,
     sources: Mapping[str, str],
     names: Mapping[str, str],
     dialects: Mapping[str, str],
@@ -84,10 +104,11 @@ def make_index(
     """The text of `index.json`, sorted."""
     index = Index(
         DIST_FORMAT,
+        basis,
         dict(sorted(sources.items())),
         dict(sorted(names.items())),
         dict(sorted(dialects.items())),
-        {name: dict(sorted(found.items())) for name, found in sorted(models.items())},
+        msgspec.Raw(msgspec.json.encode({name: dict(sorted(found.items())) for name, found in sorted(models.items())})),
     )
     return msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n"
 

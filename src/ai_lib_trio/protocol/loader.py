@@ -10,11 +10,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from ..errors import CallerError, ManifestError
 from . import sources
-from .build import KINDS, digest, encode_data, make_index
+from .build import KINDS, decode_data, digest, encode_data, make_index
+from .forms import FORM_FIELDS, encode_manifest, encode_models, read_manifest_form, read_models_form
 from .manifest import Dialect, ErrorRules, Manifest, Provenance, read_dialect, read_error_rules, read_manifest
 from .promote import Promotion, is_ours, promote
 from .registry import ModelFacts, ModelRef, Registry, models_of_metadata, read_models
@@ -43,6 +42,7 @@ class Catalog:
         self._own_keys: OwnKeys | None = None
         self._error_table: ErrorRules | None = None
         self._validator: Validator | None = None
+        self._bases: dict[int, str] = {}
 
     @classmethod
     def open(
@@ -160,8 +160,34 @@ class Catalog:
         found = self._documents.get(key)
         if found is None:
             source = self.trees[tree]
-            found = source.read_file(source.single) if kind == "single" else source.read(kind, stem)
+            # Of dialects and the tables at the root, `dist` holds the documents themselves.
+            built = self._built(tree, kind, stem) if kind in ("dialects", "root") else None
+            if built is not None:
+                found = Document(decode_data(built), source.name_of(source.files(kind)[stem], kind), {})
+            else:
+                found = source.read_file(source.single) if kind == "single" else source.read(kind, stem)
             self._documents[key] = found
+        return found
+
+    def _built(self, tree: int, kind: str, stem: str) -> bytes | None:
+        """What `dist` has of a file, where it was made of this very file by rules that are still the same."""
+        source = self.trees[tree]
+        index = source.index()
+        if index is None or not (source.is_trusted or (not self.strict and index.basis == self._basis(tree))):
+            return None
+        return source.built(kind, stem)
+
+    def _basis(self, tree: int) -> str:
+        """The hash of what loading a tree's files goes by beside the files: dialects, and the words of promotion."""
+        found = self._bases.get(tree)
+        if found is None:
+            bundled, own = self.trees[-1], self.trees[tree]
+            known = {
+                **bundled.hashes(("dialects", "root")),
+                **{f"own {k}": v for k, v in own.hashes(("dialects",)).items()},
+            }
+            lines = [FORM_FIELDS, *(f"{name} {known[name]}" for name in sorted(known))]
+            found = self._bases[tree] = digest("\n".join(lines).encode())
         return found
 
     def _manifest(self, tree: int, stem: str) -> Manifest:
@@ -169,20 +195,30 @@ class Catalog:
         found = self._manifests.get(key)
         if found is None:
             source = self.trees[tree]
-            document = self._document(tree, "providers" if stem else "single", stem)
-            notes: list[str] = []
-            if source.origin != "bundled" and not is_ours(document.data):
-                document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
-            found = read_manifest(
-                document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
-            )
-            if source.origin == "bundled" and found.id != stem:
-                raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
+            built = self._built(tree, "providers", stem) if stem else None
+            if built is not None:
+                name = source.name_of(source.files("providers")[stem], "providers")
+                found = read_manifest_form(built, self._dialects_for(tree), origin=source.origin, file=name)
+            else:
+                found = self._read_manifest(tree, stem)
             if source.origin == "fetched":
                 check_fetched(found, self.own_keys())  # refuses the ids and hosts of bundled providers
             elif source.origin == "given" and found.endpoint.variables:
                 check_variables(found, self.own_keys())
             self._manifests[key] = found
+        return found
+
+    def _read_manifest(self, tree: int, stem: str) -> Manifest:
+        source = self.trees[tree]
+        document = self._document(tree, "providers" if stem else "single", stem)
+        notes: list[str] = []
+        if source.origin != "bundled" and not is_ours(document.data):
+            document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
+        found = read_manifest(
+            document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
+        )
+        if source.origin == "bundled" and found.id != stem:
+            raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
         return found
 
     def _is_strict(self, tree: int) -> bool:
@@ -298,7 +334,7 @@ class Catalog:
         for index in indexes:
             if index is None:
                 return self._all_models().anywhere(name)
-            for provider, key in index.models.get(name, {}).items():
+            for provider, key in index.read_models().get(name, {}).items():
                 facts = self._models_of(provider).of_provider(provider, key)
                 if facts is not None:
                     found.setdefault(provider, facts)
@@ -344,6 +380,9 @@ class Catalog:
     def _read_models(self, tree: int, stem: str) -> list[ModelFacts]:
         key = (tree, stem)
         found = self._models.get(key)
+        built = self._built(tree, "models", stem) if found is None else None
+        if built is not None:
+            found = self._models[key] = read_models_form(built)
         if found is None:
             document = self._document(tree, "models", stem)
             strict = self._is_strict(tree)
@@ -374,6 +413,8 @@ class Catalog:
         """
         number = range(len(self.trees))[tree]
         source = self.trees[number]
+        if source.index() is not None:
+            return self._from_sources(number).check(number)
         faults: list[ManifestError] = []
 
         def tried(step: Callable[[], object]) -> bool:
@@ -408,8 +449,7 @@ class Catalog:
         self.validator().check(document, "provider" if ours else "foreign")
         manifest = self._manifest(tree, stem)
         if source.origin == "bundled":
-            # From dist there are no places; the file's own are what faults point at.
-            faults.extend(cross_faults(msgspec.structs.replace(manifest, where=document.where)))
+            faults.extend(cross_faults(manifest))
 
     # ---- dist
 
@@ -420,26 +460,34 @@ class Catalog:
         """
         number = range(len(self.trees))[tree]
         source = self.trees[number]
-        for stem in self._stems(number).values():
-            self._manifest(number, stem)
+        if source.index() is not None:
+            return self._from_sources(number).build(number)
+        manifests = {stem: self._manifest(number, stem) for stem in self._stems(number).values() if stem}
         dialects: dict[str, str] = {}
         for stem in source.files("dialects"):
             dialect = self._read_dialect(number, stem)
             dialects |= dict.fromkeys((dialect.id, *dialect.aliases), stem)
-        registry = Registry(facts for stem in source.files("models") for facts in self._read_models(number, stem))
+        listed = {stem: self._read_models(number, stem) for stem in source.files("models")}
+        registry = Registry(facts for found in listed.values() for facts in found)
         models = {
             name: {provider: facts.key for provider, facts in registry.anywhere(name).items()}
             for name in registry.names()
         }
-        files: dict[str, bytes] = {}
-        hashes: dict[str, str] = {}
-        for kind in KINDS:
-            for stem, file in source.files(kind).items():
-                document = source.read_file(file, kind)
+        files = {f"providers/{stem}.json": encode_manifest(found) for stem, found in manifests.items()}
+        files |= {f"models/{stem}.json": encode_models(found) for stem, found in listed.items()}
+        for kind in ("dialects", "root"):
+            for stem in source.files(kind):
+                document = self._document(number, kind, stem)
                 files[f"{kind}/{stem}.json"] = encode_data(document.data, document.where)
-                hashes[f"{kind}/{file.name}"] = digest(file.read_bytes())
-        files["index.json"] = make_index(hashes, self._aliases(number), dialects, models)
+        files["index.json"] = make_index(
+            self._basis(number), source.hashes(KINDS), self._aliases(number), dialects, models
+        )
         return files
+
+    def _from_sources(self, tree: int) -> Catalog:
+        """The same catalogue, with one tree read from its sources alone."""
+        trees = [one.without_dist() if number == tree else one for number, one in enumerate(self.trees)]
+        return Catalog(trees, strict=self.strict)
 
     # ---- errors
 

@@ -268,6 +268,8 @@ def manifest_tree(manifest: Manifest) -> dict[str, Any]:
     """The effective manifest as plain values: promoted, dialects merged, without positions."""
     tree: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=False, enc_hook=_plain)
     tree.pop("where")
+    for name in ("required", "optional", "absent"):  # sets have no order of their own
+        tree["capabilities"][name].sort()
     return tree
 
 

@@ -8,14 +8,14 @@ or came in the wheel.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..errors import ManifestError
-from .build import DIST_FORMAT, KINDS, Index, decode_data, digest
+from .build import DIST_FORMAT, KINDS, Index, digest
 from .manifest import Provenance
 from .yaml_source import Document, read_yaml
 
@@ -48,7 +48,7 @@ class Tree:
     A file's name is relative to the tree where it is bundled, and the path as given elsewhere, so messages lead to it.
     """
 
-    __slots__ = ("_files", "_index", "dist", "folders", "is_trusted", "label", "origin", "single")
+    __slots__ = ("_files", "_fresh", "_index", "dist", "folders", "is_trusted", "label", "origin", "single")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Tree:
         self.is_trusted = is_trusted  # it came with the sources in one wheel: no hash is looked at
         self._files: dict[str, dict[str, Any]] = {}
         self._index: Index | bool | None = False  # False while nobody looked
+        self._fresh: Index | bool | None = False
 
     def __repr__(self) -> str:
         return f"<Tree {self.origin} {self.label}>"
@@ -89,18 +90,26 @@ class Tree:
 
     def read(self, kind: str, stem: str) -> Document:
         """The document of one file. Raises `ManifestError`."""
-        file = self.files(kind)[stem]
-        index = self.index()
-        if index is not None:
-            recorded = index.sources.get(f"{kind}/{file.name}")
-            if recorded is not None:
-                source = None if self.is_trusted else self._bytes(file, kind)
-                if source is None or digest(source) == recorded:
-                    built = self.dist.joinpath(kind, f"{stem}.json")
-                    if built.is_file():
-                        return Document(decode_data(built.read_bytes()), self.name_of(file, kind), {})
-                return read_yaml(source, self.name_of(file, kind)) if source is not None else self.read_file(file, kind)
-        return self.read_file(file, kind)
+        return self.read_file(self.files(kind)[stem], kind)
+
+    def built(self, kind: str, stem: str) -> bytes | None:
+        """The file of `dist/` that was made of this very source, or None where there is none."""
+        index, file = self.index(), self.files(kind).get(stem)
+        if index is None or file is None:
+            return None
+        recorded = index.sources.get(f"{kind}/{file.name}")
+        if recorded is None or not (self.is_trusted or digest(self._bytes(file, kind)) == recorded):
+            return None
+        built = self.dist.joinpath(kind, f"{stem}.json")
+        try:
+            data: bytes = built.read_bytes()
+        except OSError:
+            return None
+        return data
+
+    def without_dist(self) -> Tree:
+        """The same sources, and no `dist/`."""
+        return Tree(self.folders, origin=self.origin, label=self.label, single=self.single)
 
     def read_file(self, file: Any, kind: str = "") -> Document:
         """The document of a file of this tree, from its text."""
@@ -133,22 +142,31 @@ class Tree:
 
     def fresh_index(self) -> Index | None:
         """The index, if it was made of exactly the files that are here: then its names may stand for all of them."""
-        index = self.index()
-        if index is None or self.is_trusted:
-            return index
-        here = {f"{kind}/{file.name}": file for kind in KINDS for file in self.files(kind).values()}
-        if here.keys() != index.sources.keys():
-            return None
-        if any(digest(self._bytes(file, "")) != index.sources[name] for name, file in here.items()):
-            return None
-        return index
+        if isinstance(self._fresh, bool):
+            index = self._fresh = self.index()
+            if index is not None and not self.is_trusted and self.hashes(KINDS) != index.sources:
+                self._fresh = None
+        return self._fresh
+
+    def hashes(self, kinds: Sequence[str]) -> dict[str, str]:
+        """File name in the tree -> SHA-256 of its bytes, of the files of some kinds."""
+        index = self.index() if self.is_trusted else None
+        if index is not None:
+            return {name: found for name, found in index.sources.items() if name.partition("/")[0] in kinds}
+        return {
+            f"{kind}/{file.name}": digest(self._bytes(file, kind))
+            for kind in kinds
+            for file in self.files(kind).values()
+        }
 
 
 def bundled_tree() -> Tree:
     """The manifests that came with the package: inside it in a wheel or a zip of one, beside `src` in a checkout."""
-    from importlib.resources import files  # on first use: it is slow to import
+    package: Any = Path(__file__).parent.parent
+    if not package.is_dir():  # in a zip
+        from importlib.resources import files  # on first use: it is slow to import
 
-    package: Any = files(__package__.partition(".")[0])
+        package = files(__package__.partition(".")[0])
     inside = package.joinpath("_manifests")
     for root in (inside, package.parent.parent.joinpath("manifests")):
         if root.joinpath("spec.yaml").is_file():
