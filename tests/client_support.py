@@ -16,6 +16,7 @@ MODEL = "openai/a-model"
 OTHER_MODEL = "groq/another-model"  # the same dialect at another provider
 KEYS = {"OPENAI_API_KEY": "test-key-one", "GROQ_API_KEY": "test-key-two"}
 SSE = {"content-type": "text/event-stream"}
+ONE_ATTEMPT = Resilience(max_attempts=1, breaker="off")  # retries and breakers have tests of their own
 
 
 def delta(text: str) -> dict[str, Any]:
@@ -90,9 +91,9 @@ def echo(request: WireRequest) -> Sequence[Step]:
 def scripted_client(transport: ScriptedTransport | Any, model: str = MODEL, **settings: Any) -> ClientBlock:
     """A client on a scripted transport, with keys and without the process's environment.
 
-    One attempt and no breaker unless a test asks for them: retries and breakers have tests of their own.
+    One attempt and no breaker, unless a test asks for them.
     """
-    settings.setdefault("resilience", Resilience(max_attempts=1, breaker="off"))
+    settings.setdefault("resilience", ONE_ATTEMPT)
     return open_client(model, config=Config(transport=transport, environ=KEYS, **settings))
 
 
@@ -143,6 +144,7 @@ _: type[Sink] = WatchedSink
 __all__ = [
     "KEYS",
     "MODEL",
+    "ONE_ATTEMPT",
     "OTHER_MODEL",
     "SSE",
     "Head",

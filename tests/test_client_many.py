@@ -133,7 +133,9 @@ async def test_sinks_see_the_context_of_the_call_they_are_told_of(
     assert {"CallQueued", "CallAdmitted", "AttemptStarted", "FirstToken", "EventBatch", "CallEnded"} <= names
 
 
-async def test_a_sink_that_fails_harms_no_call_and_is_counted(quiescence: Quiescence) -> None:
+async def test_a_sink_that_fails_harms_no_call_and_is_counted(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
     good = Recorder()
 
     def bad(record: Any) -> None:
@@ -165,6 +167,7 @@ async def test_records_tell_times_and_counts_and_no_word_of_prompt_reply_or_key(
 
 def test_the_client_runs_unchanged_inside_anyio() -> None:
     transport = ScriptedTransport(shuffled)
+    options = {"clock": MockClock(autojump_threshold=0)}
 
     async def main() -> None:
         async with quiescence(), scripted_client(transport) as client:
@@ -187,7 +190,7 @@ def test_the_client_runs_unchanged_inside_anyio() -> None:
                 group.cancel_scope.cancel()
             assert transport.open_exchanges == 0
 
-    anyio.run(main, backend="trio")
+    anyio.run(main, backend="trio", backend_options=options)
 
 
 def test_under_anyios_asyncio_the_client_says_in_one_line_what_to_do() -> None:

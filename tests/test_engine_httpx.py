@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
-from client_support import KEYS, MODEL, WatchedSink, body_of, delta, finish, frame
+from client_support import KEYS, MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
 from raw_server import Connection, RawServer, chunk, chunked, raw_server, sized
 
 OK = json.dumps(body_of("fine")).encode()
@@ -54,9 +55,13 @@ def once(*answers: bytes, then: str = "close") -> Callable[[Connection], Awaitab
     return handler
 
 
+def one_attempt(**settings: Any) -> Config:
+    return Config(**{"environ": {}, "resilience": ONE_ATTEMPT, **settings})
+
+
 def client_at(server: RawServer, **settings: Any) -> ClientBlock:
     settings.setdefault("resilience", Resilience(max_attempts=1, breaker="off"))  # these are tests of one attempt
-    return open_client(MODEL, base_url=server.url, api_key="test-key", config=Config(environ={}, **settings))
+    return open_client(MODEL, base_url=server.url, api_key="test-key", config=one_attempt(**settings))
 
 
 async def text_of(client: Any, *, streams: bool = True) -> str:
@@ -307,8 +312,21 @@ async def test_an_unreachable_port_is_a_failed_connection(quiescence: Quiescence
     assert info.value.fallbackable
 
 
+class NoNames(trio.abc.HostnameResolver):
+    """Knows no host, and says so at once."""
+
+    async def getaddrinfo(self, *args: Any, **settings: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 async def test_a_name_without_an_address_is_a_failed_connection(quiescence: Quiescence) -> None:
-    block = open_client(MODEL, base_url="https://no-such-host.invalid", api_key="k", config=Config(environ={}))
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    block = open_client(MODEL, base_url="https://no-such-host.invalid", api_key="k", config=one_attempt())
     async with block as client:
         with pytest.raises(TransportError) as info:
             await text_of(client)
@@ -490,7 +508,7 @@ async def test_the_callers_own_client_is_used_and_never_closed(quiescence: Quies
 
     async with mock(handler, headers={"x-mine": "1"}) as theirs:
         for _ in range(2):
-            async with open_client(MODEL, config=Config(http_client=theirs, environ=KEYS)) as client:
+            async with open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client:
                 assert await text_of(client, streams=False) == "theirs"
             assert not theirs.is_closed
     assert [request.headers["x-mine"] for request in seen] == ["1", "1"]
@@ -512,7 +530,10 @@ async def test_the_callers_own_client_streams_and_may_be_left_early(quiescence: 
     def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
 
-    async with mock(handler) as theirs, open_client(MODEL, config=Config(http_client=theirs, environ=KEYS)) as client:
+    async with (
+        mock(handler) as theirs,
+        open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client,
+    ):
         async with client.chat().user("x").stream() as events:
             await events.__anext__()
         assert closed
@@ -530,7 +551,7 @@ async def test_leaving_a_stream_on_the_callers_own_client_does_not_read_it_to_it
             await trio.lowlevel.checkpoint()
 
     async with raw_server(handler) as server, httpx.AsyncClient() as theirs:
-        config = Config(http_client=theirs, environ={})
+        config = one_attempt(http_client=theirs)
         async with open_client(MODEL, base_url=server.url, api_key="k", config=config) as client:
             async with client.chat().user("x").stream() as events:
                 await events.__anext__()
@@ -542,7 +563,7 @@ async def test_leaving_a_stream_on_the_callers_own_client_does_not_read_it_to_it
 @pytest.mark.parametrize("then", ["close", "reset"])
 async def test_faults_on_the_callers_own_client_are_translated(quiescence: Quiescence, then: str) -> None:
     async with raw_server(once(chunked(STREAM[0], end=False), then=then)) as server, httpx.AsyncClient() as theirs:
-        config = Config(http_client=theirs, environ={})
+        config = one_attempt(http_client=theirs)
         async with open_client(MODEL, base_url=server.url, api_key="k", config=config) as client:
             with pytest.raises(AiLibError) as info:
                 await text_of(client)
@@ -559,7 +580,7 @@ async def test_settings_changed_behind_our_back_still_follow_no_redirect_and_add
         return httpx.Response(307, headers={"location": "https://elsewhere.example/"})
 
     async with mock(handler) as theirs:
-        async with open_client(MODEL, config=Config(http_client=theirs, environ=KEYS)) as client:
+        async with open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client:
             theirs.follow_redirects = True
             theirs.auth = ("user", "password")
             with pytest.raises(TransportError) as info:

@@ -18,6 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from ai_lib_trio import AiClient, AiLibError, ChatResponse, Config, ProviderError, open_client
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.testing import Quiescence, random_splits
+from client_support import ONE_ATTEMPT
 from raw_server import Connection, chunk, raw_server
 from test_recorded_pipeline import DIALECTS, RECORDED, check_calls, check_reply, load
 
@@ -125,7 +126,8 @@ async def test_a_recorded_reply_comes_through_the_client_as_what_it_said(
 
     wrong: list[str] = []
     async with raw_server(serve) as server:
-        config = Config(base_urls={name: server.url}, api_keys={name: "test-key"}, environ={})
+        keys = {name: "test-key"}
+        config = Config(base_urls={name: server.url}, api_keys=keys, environ={}, resilience=ONE_ATTEMPT)
         async with open_client(manifests=manifests, config=config) as client:
             for entry in entries:
                 case, body = load(entry)
