@@ -34,6 +34,7 @@ from .quorum import Agree, agreeing
 from .race import Until, racing
 from .rate_limiter import LimitRules
 from .retry import Chance, RetryRules, retrying, rules_of
+from .text_calls import reading_calls
 
 __all__ = ["CallTerms", "Resilience", "ResilientExecutor", "Target", "from_environ"]
 
@@ -176,7 +177,7 @@ class ResilientExecutor:
         emit: Callable[[Record], None] | None = None,
     ) -> None:
         self.settings = settings
-        self._innermost = innermost
+        self._innermost = reading_calls(innermost)
         self._find = find
         self._gates = gates
         self._seed = seed
