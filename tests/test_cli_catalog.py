@@ -131,9 +131,26 @@ def test_show_and_validate_take_a_file(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_every_bundled_manifest_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "manifests", "validate")
-    assert isinstance(found, list)
-    assert [row["name"] for row in found] == [*Catalog.open(environ={}).providers(), "models"]
-    assert all(row["error"] is None for row in found)
+    assert isinstance(found, dict)
+    assert found["ok"] is True
+    assert found["faults"] == []
+    assert [row["name"] for row in found["passed"]] == [*Catalog.open(environ={}).providers(), "models"]
+
+
+def test_a_provider_is_validated_by_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["manifests", "validate", "openai", "ollama"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["ok   openai", "ok   ollama"]
+
+
+def test_faults_are_told_to_programs_in_parts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(PROVIDER.replace("bearer", "bear"), encoding="utf-8")
+    assert main(["manifests", "validate", str(file), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False
+    assert [(one["file"], one["line"], one["path"]) for one in found["faults"]] == [
+        (str(file), 5, "endpoint.auth.type")
+    ]
 
 
 @pytest.mark.parametrize(

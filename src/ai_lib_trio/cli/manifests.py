@@ -15,7 +15,6 @@ import click
 from ..errors import AiLibError, CallerError
 from ..protocol.loader import Catalog
 from ..protocol.manifest import Family, Manifest, manifest_tree
-from ..protocol.sources import given_tree
 from .options import JSON, MANIFESTS
 from .screen import Printer, as_json, one_line
 
@@ -67,45 +66,100 @@ def show(provider_or_file: str, manifests: str | None, as_document: bool) -> Non
 
 
 @manifests.command()
-@click.argument("names", nargs=-1, metavar="[PROVIDER_OR_FILE]...")
+@click.argument("names", nargs=-1, metavar="[PROVIDER_OR_PATH]...")
 @MANIFESTS
 @JSON
 def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -> int:
-    """Read manifests strictly and compile everything in them; without names, all there are.
+    """Read manifests strictly, check them by our schemas, and compile everything in them.
 
-    Unknown keys are errors here. Each failure names file, line and path. Exit 1 if any failed.
+    Takes providers, files and directories; without any, the bundled set. Unknown keys are errors here. Each fault
+    names file, line and path. Exit 1 if there is one.
     """
-    results = []
+    report = _Report()
     for name in names:
-        if Path(name).is_dir():
-            results += [_validated(one, name) for one in given_tree(name).files("providers")]
-            results.append(_validated_models(name))
+        if _is_path(name) or Path(name).is_dir():
+            report.add_path(name)
         else:
-            results.append(_validated(name, manifests))
+            report.add_provider(name, manifests)
     if not names:
-        results += [_validated(name, manifests) for name in Catalog.open(manifests).providers()]
-        results.append(_validated_models(manifests))
-    failed = [result for result in results if result["error"] is not None]
+        report.add_path(manifests)
     if as_document:
-        sys.stdout.write(as_json(results) + "\n")
-        return 1 if failed else 0
-    out = Printer(sys.stdout)
-    for result in results:
-        if result["error"] is None:
+        sys.stdout.write(as_json({"ok": not report.faults, **report.plain()}) + "\n")
+    else:
+        out = Printer(sys.stdout)
+        for line in report.passed:
             out.write("ok   ", "good")
-            out.write(f"{result['name']}: {result['checked']}\n")
-    sys.stdout.flush()
-    for result in failed:
-        sys.stderr.write(f"{result['error']}\n")
-    return 1 if failed else 0
+            out.write(f"{line['name']}: {line['checked']}\n")
+        for fault in report.faults:
+            sys.stderr.write(one_line(fault) + "\n")
+    return 1 if report.faults else 0
 
 
-def _find(name: str, manifests: str | None, *, strict: bool = False) -> tuple[Catalog, Manifest]:
+class _Report:
+    """What passed, and every fault, once."""
+
+    def __init__(self) -> None:
+        self.passed: list[dict[str, str]] = []
+        self.faults: list[AiLibError] = []
+
+    def add_provider(self, name: str, manifests: str | None) -> None:
+        try:
+            self._compile(Catalog.open(manifests, strict=True).provider(name))
+        except AiLibError as error:
+            self._fault(error)
+
+    def add_path(self, path: str | None) -> None:
+        """Every file of a path, or of the bundled set."""
+        try:
+            catalog = Catalog.open(path, environ={}, strict=True)
+            for fault in catalog.check():
+                self._fault(fault)
+            names = catalog.providers("bundled" if path is None else "given")
+        except AiLibError as error:
+            self._fault(error)
+            return
+        for name in names:
+            try:
+                self._compile(catalog.provider(name))
+            except AiLibError as error:
+                self._fault(error)
+        models = sum(len(catalog.models(name)) for name in names if not self.faults)
+        if models:
+            self.passed.append({"name": "models", "checked": f"{models} read"})
+
+    def _compile(self, manifest: Manifest) -> None:
+        for family in manifest.families.values():
+            _compile(family)
+        count = len(manifest.families)
+        names = f" ({', '.join(manifest.families)})" if count else ""
+        checked = f"{count} API{'' if count == 1 else 's'} compiled{names}"
+        self.passed.append({"name": manifest.id, "checked": checked})
+
+    def _fault(self, error: AiLibError) -> None:
+        if str(error) not in map(str, self.faults):  # a broken file is met again where it is used
+            self.faults.append(error)
+
+    def plain(self) -> dict[str, Any]:
+        faults = [
+            {
+                "message": error.message,
+                "code": error.code,
+                "kind": error.kind,
+                "file": getattr(error, "file", None),
+                "line": getattr(error, "line", None),
+                "path": getattr(error, "path", None),
+            }
+            for error in self.faults
+        ]
+        return {"passed": self.passed, "faults": faults}
+
+
+def _find(name: str, manifests: str | None) -> tuple[Catalog, Manifest]:
     """A provider by id or alias, or the one of a file. What looks like a path is one."""
     if not _is_path(name):
-        catalog = Catalog.open(manifests, strict=strict)
+        catalog = Catalog.open(manifests)
         return catalog, catalog.provider(name)
-    catalog = Catalog.open(name, environ={}, strict=strict)
+    catalog = Catalog.open(name, environ={})
     tree = catalog.trees[0]
     if tree.single is None:
         raise CallerError(f"{name} is a directory; name a manifest in it", kind="bad_argument")
@@ -116,26 +170,6 @@ def _find(name: str, manifests: str | None, *, strict: bool = False) -> tuple[Ca
 
 def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
-
-
-def _validated(name: str, manifests: str | None) -> dict[str, Any]:
-    try:
-        _, manifest = _find(name, manifests, strict=True)
-        for family in manifest.families.values():
-            _compile(family)
-    except AiLibError as error:
-        return {"name": name, "error": one_line(error), "code": error.code, "kind": error.kind, "checked": ""}
-    count = len(manifest.families)
-    checked = f"{count} API{'' if count == 1 else 's'} compiled ({', '.join(manifest.families)})"
-    return {"name": name, "error": None, "code": None, "kind": None, "checked": checked}
-
-
-def _validated_models(manifests: str | None) -> dict[str, Any]:
-    try:
-        count = len(Catalog.open(manifests, strict=True).models())
-    except AiLibError as error:
-        return {"name": "models", "error": one_line(error), "code": error.code, "kind": error.kind, "checked": ""}
-    return {"name": "models", "error": None, "code": None, "kind": None, "checked": f"{count} read"}
 
 
 def _compile(family: Family) -> None:
