@@ -1,0 +1,120 @@
+"""The hub: one task that reads for all connections of a client, so that an event costs no wake-up of its own.
+
+Imports trio, and `select.epoll` (Linux). The rule that must stay true: nothing that a connection does ends the hub, and
+what left the hub is never read again.
+
+             sockets ──epoll──> hub ──readable()──> HTTP, decoding ──> the caller's channel
+                                 └── wake(): the exchange's task, at the end, at a fault, or when the channel is full
+
+trio watches the hub's own epoll descriptor, level-triggered. Reading happens in the hub's turn and in the context of
+the exchange's task. A turn is bounded: after `TURN_BYTES` other tasks get theirs.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import select
+import sys
+from typing import Any, Protocol
+
+import trio
+
+__all__ = ["Hub", "Member"]
+
+MAX_READY = 1024  # sockets asked for at once
+TURN_BYTES = 256 * 1024  # four full reads, some milliseconds of decoding: the longest that others wait for the hub
+
+
+class Member(Protocol):
+    """A connection, as the hub sees it."""
+
+    sock: Any
+    context: contextvars.Context | None
+    fault: Exception | None
+    is_full: bool
+    is_over: bool
+
+    def readable(self) -> int:
+        """One read, handed on; returns its bytes."""
+        ...
+
+    def wake(self) -> None:
+        """Let the waiting task see the news."""
+        ...
+
+
+class Hub:
+    """Members join while they may be read. `run` is the hub's task; when it has ended, members are never read again."""
+
+    def __init__(self) -> None:
+        self._members: dict[int, Member] = {}
+        self._epoll = select.epoll()
+        self.turns = 0  # for tests and benchmarks
+
+    @staticmethod
+    def is_available() -> bool:
+        """Whether this system has what the hub needs. Elsewhere each exchange waits for its own socket."""
+        return sys.platform == "linux" and hasattr(select, "epoll")
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def join(self, member: Member) -> None:
+        """Read for this member from now on. Nothing happens where it has joined already."""
+        fd = member.sock.fileno()
+        if (
+            self._members.get(fd) is member or self._epoll.closed
+        ):  # closed: the whole client is, and so is this exchange
+            return
+        self._epoll.register(fd, select.EPOLLIN)
+        self._members[fd] = member
+
+    def leave(self, member: Member, fd: int | None = None) -> None:
+        """Do not read for this member any more. To be called before its socket is closed."""
+        if fd is None:
+            fd = member.sock.fileno()
+        if self._members.get(fd) is not member:
+            return
+        del self._members[fd]
+        if not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C goes to the caller's task, not into somebody's decoding
+    async def run(self) -> None:
+        """Read until cancelled."""
+        members = self._members
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self.turns += 1
+                spent = 0
+                for fd, _ in self._epoll.poll(0, MAX_READY):
+                    member = members.get(fd)
+                    if member is None:
+                        continue  # it left earlier in this turn
+                    spent += self._turn(member)
+                    if spent > TURN_BYTES:
+                        spent = 0
+                        await trio.lowlevel.checkpoint()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the descriptor. Safe to call twice."""
+        if not self._epoll.closed:
+            trio.lowlevel.notify_closing(self._epoll.fileno())
+            self._epoll.close()
+
+    def _turn(self, member: Member) -> int:
+        size = 0
+        context = member.context
+        try:
+            size = member.readable() if context is None else context.run(member.readable)
+        except Exception as exc:  # the hub is the supervisor of its turns: what ends one exchange is that one's alone
+            member.fault = exc
+        if member.is_full or member.fault is not None:
+            self.leave(member)
+            member.wake()
+        elif member.is_over:
+            member.wake()
+        return size

@@ -1,0 +1,139 @@
+"""The engines that stand behind the seam, opened one way, and sinks to push into."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from ai_lib_trio.transport.base import WireRequest
+from ai_lib_trio.transport.httpx_engine import HttpxEngine
+from ai_lib_trio.transport.hub import Hub
+from ai_lib_trio.transport.native import NativeEngine
+
+__all__ = ["ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
+
+ENGINES = ["httpx", "native", pytest.param("hub", marks=pytest.mark.skipif(not Hub.is_available(), reason="no epoll"))]
+
+
+@contextlib.asynccontextmanager
+async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
+    """An engine, closed with the block; `hub` is the native one with a hub, `native` the one without."""
+    if kind != "hub":
+        engine: Any = HttpxEngine(**settings) if kind == "httpx" else NativeEngine(**settings)
+        try:
+            yield engine
+        finally:
+            with trio.CancelScope(shield=True):
+                await engine.aclose()
+        return
+    hub = Hub()
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        engine = NativeEngine(hub=hub, **settings)
+        try:
+            yield engine
+        except BaseException as exc:  # kept out of the nursery, which would wrap it
+            error = exc
+        with trio.CancelScope(shield=True):
+            await engine.aclose()
+        assert len(hub) == 0, "a closed connection is still with the hub"
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+class KeepingSink:
+    """Keeps what it was told. `room` is what `data` answers; `wait_room` waits for `more`."""
+
+    def __init__(self, *, room: bool = True) -> None:
+        self.room = room
+        self.more = trio.Event()
+        self.sent = 0
+        self.heads: list[tuple[int, list[tuple[str, str]]]] = []
+        self.chunks: list[bytes] = []
+        self.waits = 0
+        self.is_over = False
+
+    def sending(self) -> None:
+        assert not self.is_over
+        self.sent += 1
+
+    def head(self, status: int, headers: Any) -> None:
+        assert not self.is_over
+        assert self.sent == 1
+        self.heads.append((status, list(headers)))
+
+    def data(self, chunk: bytes) -> bool:
+        assert not self.is_over
+        assert len(self.heads) == 1
+        assert chunk
+        self.chunks.append(bytes(chunk))
+        return self.room
+
+    async def wait_room(self) -> None:
+        self.waits += 1
+        if self.room:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.more.wait()
+
+    @property
+    def status(self) -> int | None:
+        return self.heads[0][0] if self.heads else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return dict(self.heads[0][1])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+
+def post(server: Any, body: bytes = b"{}", *, method: str = "POST", path: str = "/v1/x", **headers: str) -> WireRequest:
+    pairs = [("content-type", "application/json"), *((name.replace("_", "-"), text) for name, text in headers.items())]
+    return WireRequest(method, server.url + path, pairs, body)
+
+
+async def fetch(engine: Any, request: WireRequest, sink: KeepingSink | None = None) -> KeepingSink:
+    """One exchange, after which the sink must be left alone."""
+    sink = sink or KeepingSink()
+    try:
+        await engine.exchange(request, sink)
+    finally:
+        sink.is_over = True
+    return sink
+
+
+def make_certificate(place: Path, names: str = "IP:127.0.0.1,IP:::1,DNS:localhost") -> Path:
+    """A self-signed certificate for this machine and its key in one file, made now. Skips where that is impossible."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    command = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName={names}"
+    made = subprocess.run(
+        [openssl, *command.split(), "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=place,
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("this openssl cannot make a certificate")
+    both = place / "both.pem"
+    both.write_bytes((place / "cert.pem").read_bytes() + (place / "key.pem").read_bytes())
+    return both
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
