@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -52,11 +52,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sinks: tuple[Sink, ...] = ()
     wall_time: Callable[[], float] = time.time
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Name and value of each setting; of what may hold keys, the names alone."""
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            yield name, sorted(value) if name in ("environ", "api_keys") and value is not None else value
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        hides = ("environ", "api_keys")
+        return [(name, sorted(value) if name in hides and value is not None else value) for name, value in values]
 
     def __repr__(self) -> str:
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
