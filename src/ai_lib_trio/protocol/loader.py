@@ -212,11 +212,15 @@ class Catalog:
         source = self.trees[tree]
         document = self._document(tree, "providers" if stem else "single", stem)
         notes: list[str] = []
-        if source.origin != "bundled" and not is_ours(document.data):
+        ours = source.origin == "bundled" or is_ours(document.data)
+        if not ours:
+            self.validator().check(document, "foreign")
             document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
         found = read_manifest(
             document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
         )
+        if ours and source.origin != "bundled":  # what is bundled was held to more when the wheel was built
+            self.validator().check(document, "provider_types")
         if source.origin == "bundled" and found.id != stem:
             raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
         return found
@@ -280,6 +284,8 @@ class Catalog:
         if found is None:
             document = self._document(tree, "dialects", stem)
             found = read_dialect(document, strict=self._is_strict(tree), notes=[])
+            if self.trees[tree].origin != "bundled":
+                self.validator().check(document, "dialect_types")
             if found.id != stem:
                 raise document.where.at("id").error(f"expected the file's name {stem!r}, got {found.id!r}")
             self._dialects[key] = found
@@ -387,6 +393,8 @@ class Catalog:
             document = self._document(tree, "models", stem)
             strict = self._is_strict(tree)
             found = read_models(Reader(document.data, document.where, strict=strict, notes=[]))
+            if self.trees[tree].origin != "bundled":
+                self.validator().check(document, "models_types")
             if self.trees[tree].origin == "bundled":
                 for facts in found:
                     if facts.provider != stem:
@@ -402,7 +410,10 @@ class Catalog:
         """The bundled JSON Schemas."""
         if self._validator is None:
             root = next(folder for kind, folder in self.trees[-1].folders if kind == "root")
-            self._validator = Validator(lambda name: bytes(root.joinpath("schemas", f"{name}.json").read_bytes()))
+            self._validator = Validator(
+                lambda name: bytes(root.joinpath("schemas", f"{name}.json").read_bytes()),
+                is_generated=self.trees[-1].is_trusted,
+            )
         return self._validator
 
     def check(self, tree: int = 0) -> list[ManifestError]:

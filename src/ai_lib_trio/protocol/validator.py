@@ -6,6 +6,9 @@ nothing is fetched, nothing is changed, and a schema uses only keywords that the
 
 from __future__ import annotations
 
+import functools
+import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -17,7 +20,7 @@ from .tree import kind_of, suggestion
 from .where import Key, Where
 from .yaml_source import Document
 
-__all__ = ["KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys"]
+__all__ = ["AT_LOAD", "KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys", "types_of"]
 
 SCHEMAS = ("provider", "models", "dialect", "foreign")
 # What fastjsonschema compiles as the standard means it. It takes any other keyword for no keyword, without a word.
@@ -40,34 +43,46 @@ _SOURCED = (
 _MAPPINGS = {"text": ("PartialContentDelta",), "tools": ("ToolCall", "PartialToolCall", "ToolCallStarted")}
 
 
-class Validator:
-    """The schemas, compiled when first used. `read_schema` gives a schema's text by name."""
+Check = Callable[[Any], Any]
+# What manifests from elsewhere are held to when they are loaded; code for these is generated into a wheel.
+AT_LOAD = ("foreign", "provider_types", "models_types", "dialect_types")
 
-    def __init__(self, read_schema: Callable[[str], bytes]) -> None:
+
+class Validator:
+    """The schemas, compiled when first used. `read_schema` gives a schema's text by name.
+
+    `x_types` is schema `x` reduced to its types, for files from elsewhere. With `is_generated`, code that was made
+    of these schemas when the wheel was built is used.
+    """
+
+    def __init__(self, read_schema: Callable[[str], bytes], *, is_generated: bool = False) -> None:
         self._read = read_schema
+        self._is_generated = is_generated
         self._schemas: dict[str, dict[str, Any]] = {}
-        self._compiled: dict[str, Callable[[Any], Any]] = {}
 
     def schema(self, name: str) -> dict[str, Any]:
-        """The schema as it is written."""
+        """The schema as it is written, or its types."""
         if name not in self._schemas:
-            self._schemas[name] = msgspec.json.decode(self._read(name))
+            found = msgspec.json.decode(self._read(name.removesuffix("_types")))
+            self._schemas[name] = {**types_of(found), "$id": f"{name}.json"} if name.endswith("_types") else found
         return self._schemas[name]
 
     def check(self, document: Document, name: str) -> None:
         """Raise `ManifestError` for the first fault of a document: file, line, path, expected, got, nearest name."""
-        import fastjsonschema
+        from fastjsonschema import JsonSchemaValueException
 
-        compiled = self._compiled.get(name)
+        compiled = _generated(name) if self._is_generated else None
         if compiled is None:
-            handlers = dict.fromkeys(("http", "https", "ftp", "file", ""), _refuse)
-            compiled = fastjsonschema.compile(self.schema(name), handlers=handlers, use_default=False)
-            self._compiled[name] = compiled
+            compiled = _compiled(msgspec.json.encode(self.schema(name)))
         data = text_keys(document.data)
         try:
             compiled(data)
-        except fastjsonschema.JsonSchemaValueException as error:
+        except JsonSchemaValueException as error:
             raise self._told(error, document, data) from None
+
+    def generate(self) -> dict[str, str]:
+        """Module name -> the code of a validator, for `protocol/_validators` of a wheel."""
+        return {name: _code_of(self.schema(name)) for name in AT_LOAD}
 
     def _told(self, error: Any, document: Document, data: Any) -> ManifestError:
         where, value = _place(document, list(error.path)[1:])
@@ -85,8 +100,14 @@ class Validator:
             close = suggestion(str(value), names) if isinstance(value, str) else ""
             return where.error(f"expected one of {', '.join(names)}, got {kind_of(value)}{close}")
         if rule == "type":
-            kinds = [wanted] if isinstance(wanted, str) else wanted
+            kinds = [wanted] if isinstance(wanted, str) else list(wanted)
+            if kinds[-1:] == ["number"] and "null" in kinds:  # text, as `types_of` has it
+                kinds.pop()
+            kinds = [kind for kind in kinds if kind != "null"] or kinds
             return where.error(f"expected {' or '.join(_KINDS[kind] for kind in kinds)}, got {kind_of(value)}")
+        if rule == "anyOf" and all(set(form) == {"required"} for form in wanted):
+            names = [repr(name) for form in wanted for name in form["required"]]
+            return where.error(f"expected {' or '.join(names)}, got nothing")
         words = _WORDS.get(rule, "{0} to hold").format(_short(wanted))
         return where.error(f"expected {words}, got {kind_of(value)}")
 
@@ -113,8 +134,66 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+@functools.cache
+def _compiled(schema: bytes) -> Check:
+    import fastjsonschema
+
+    compiled: Check = fastjsonschema.compile(msgspec.json.decode(schema), handlers=_HANDLERS, use_default=False)
+    return compiled
+
+
+@functools.cache
+def _generated(name: str) -> Check | None:
+    if name not in AT_LOAD:
+        return None
+    try:
+        module = importlib.import_module(f"{__package__}._validators.{name}")
+    except ModuleNotFoundError:
+        return None
+    check: Check = module.validate
+    return check
+
+
+def _code_of(schema: dict[str, Any]) -> str:
+    import fastjsonschema
+
+    code: str = fastjsonschema.compile_to_code(schema, handlers=_HANDLERS, use_default=False)
+    first = re.search(r"^def (\w+)\(data", code, re.MULTILINE)
+    assert first is not None
+    return f"{code}\n\nvalidate = {first.group(1)}\n"
+
+
+def types_of(schema: Any) -> Any:
+    """A schema reduced to what kind of value stands where. Null is absence, and a number may stand for text."""
+    if not isinstance(schema, Mapping):
+        return schema
+    kept: dict[str, Any] = {}
+    kinds = schema.get("type", [_KIND_OF[type(one)] for one in schema.get("enum", ())])
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if kinds:
+        also = ["null", "number"] if "string" in kinds else ["null"]
+        kept["type"] = list(dict.fromkeys([*kinds, *also]))
+    for keyword in ("properties", "$defs"):
+        if keyword in schema:
+            kept[keyword] = {name: types_of(part) for name, part in schema[keyword].items()}
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), Mapping):
+            kept[keyword] = types_of(schema[keyword])
+    if "anyOf" in schema:
+        kept["anyOf"] = [*(types_of(part) for part in schema["anyOf"]), {"type": "null"}]
+    if "$ref" in schema:
+        kept["$ref"] = schema["$ref"]
+    return kept
+
+
+_KIND_OF: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
 def _refuse(uri: str) -> NoReturn:
     raise ManifestError(f"a schema refers to {uri}: nothing but what is bundled is read")
+
+
+_HANDLERS = dict.fromkeys(("http", "https", "ftp", "file", ""), _refuse)
 
 
 def text_keys(value: Any) -> Any:
