@@ -1,4 +1,4 @@
-"""The httpx engine on real sockets: reuse, framing, faults, cutting off, and a client that the user brought."""
+"""Clients on real sockets, by each engine: reuse, faults, cutting off, TLS; and a client that the user brought."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
+from ai_lib_trio.transport.hub import Hub
+from ai_lib_trio.transport.native import NativeEngine
 from client_support import KEYS, MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
 from raw_server import Connection, RawServer, chunk, chunked, raw_server, sized
 
@@ -55,8 +58,21 @@ def once(*answers: bytes, then: str = "close") -> Callable[[Connection], Awaitab
     return handler
 
 
+TRANSPORT: Any = "auto"
+
+
+@pytest.fixture(autouse=True, params=["httpx", "native", "native without a hub"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the clients of a test move their bytes by."""
+    name, _, without = request.param.partition(" ")
+    if without:
+        monkeypatch.setattr(Hub, "is_available", lambda: False)
+    monkeypatch.setattr(sys.modules[__name__], "TRANSPORT", name)
+    return str(request.param)
+
+
 def one_attempt(**settings: Any) -> Config:
-    return Config(**{"environ": {}, "resilience": ONE_ATTEMPT, **settings})
+    return Config(**{"environ": {}, "resilience": ONE_ATTEMPT, "transport": TRANSPORT, **settings})
 
 
 def client_at(server: RawServer, **settings: Any) -> ClientBlock:
@@ -474,7 +490,7 @@ async def test_cancelled_at_random_steps_on_real_sockets_nothing_is_left_and_the
             assert (tree.open_calls, tree.overdue_leaves, tree.actors[0].inflight if tree.actors else 0) == (0, 0, 0)
             if scope.cancelled_caught:
                 engine = next(iter(client._supervisor.slots.values())).engine if tree.actors else None
-                if isinstance(engine, HttpxEngine):
+                if isinstance(engine, HttpxEngine | NativeEngine):
                     while len(server.open) > engine.open_connections:
                         await trio.lowlevel.checkpoint()  # the server hears of it
             assert await text_of(client) == "one two"

@@ -41,6 +41,8 @@ from ..resilience.race import Until
 from ..service import Call, FoldOutlet, Gate, Service, Ticket
 from ..transport.base import Engine
 from ..transport.httpx_engine import HttpxClientEngine, HttpxEngine
+from ..transport.hub import Hub
+from ..transport.native import NativeEngine
 from ..transport.proxy import proxy_for
 from ..types.admission import Forecast
 from ..types.message import Message
@@ -127,6 +129,7 @@ class AiClient:
         self._nursery = nursery
         self._hooks = Hooks(config.sinks)
         # Made here, so that a client which could leak a key is refused before anything is opened.
+        self._hub: Hub | None = None
         self._own_http = None if config.http_client is None else HttpxClientEngine(config.http_client)
         self._supervisor = Supervisor(
             nursery,
@@ -379,9 +382,19 @@ class AiClient:
         config = self.config
         if self._own_http is not None:
             return self._own_http
-        if config.transport != "httpx":
+        if callable(config.transport):
             return config.transport(key.origin)
-        return HttpxEngine(ssl_context=config.ssl_context, proxy=proxy_for(key.origin, self._environ))
+        proxy = proxy_for(key.origin, self._environ)
+        if config.transport == "httpx" or (config.transport == "auto" and proxy is not None):
+            return HttpxEngine(ssl_context=config.ssl_context, proxy=proxy)
+        return NativeEngine(ssl_context=config.ssl_context, hub=self._open_hub())
+
+    def _open_hub(self) -> Hub | None:
+        """The hub of all native connections, from the first one to the client's end; None where there can be none."""
+        if self._hub is None and Hub.is_available():
+            self._hub = Hub()
+            self._nursery.start_soon(self._hub.run, name="hub")
+        return self._hub
 
     def _make_rules(self, target: Target) -> Rules:
         config = self.config

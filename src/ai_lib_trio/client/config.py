@@ -23,7 +23,8 @@ EngineFactory = Callable[[str], Engine]  # from an origin such as `https://host:
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one client.
 
-    `transport` is `"httpx"`, or a function that makes an engine for an origin (tests use the scripted one).
+    `transport` is `"auto"`: connections of our own, and httpx where the environment names a proxy for the host; or
+    `"native"` (never a proxy), `"httpx"`, or a function that makes an engine for an origin, as tests do.
     `http_client` is an `httpx.AsyncClient` of yours: never closed or changed, and used for every exchange.
     `environ` replaces the process's environment for keys, variables and proxies. `base_urls` and `api_keys` are by
     provider id. `sinks` are called with every record. `wall_time` gives seconds since the epoch.
@@ -42,7 +43,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_frame_bytes: int = 16 * 1024 * 1024  # one frame of a stream: holds an inline image
     max_reply_bytes: int = 256 * 1024 * 1024  # one reply, inflated
     shutdown_grace_s: float = 5.0  # for calls of other tasks when the client's block ends
-    transport: Literal["httpx"] | EngineFactory = "httpx"
+    transport: Literal["auto", "native", "httpx"] | EngineFactory = "auto"
     http_client: Any = None
     ssl_context: ssl.SSLContext | None = None
     on_actor_failure: Literal["restart", "raise"] = "restart"
