@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import AdmissionError, AiLibError, CallerError
+from ..protocol.gates import standing_of
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
 from ..types.admission import Forecast
@@ -24,18 +25,6 @@ __all__ = ["Check", "Gates", "Preflight", "look", "needs_of", "refusal_of"]
 Gates = Literal["enforce", "warn", "off"]
 Verdict = Literal["pass", "warn", "refuse"]
 FAR_OFF = 1.5  # an estimate may be wrong by half: a refusal needs more than that
-
-# What a model's facts may say instead of the general word.
-SAME = {
-    "tools": ("tools", "tool_call", "function_calling"),
-    "vision": ("vision", "image_input"),
-    "structured_output": ("structured_output", "json_schema", "json_schema_mode"),
-    "parallel_tools": ("parallel_tools", "parallel_tool_calls"),
-    "reasoning": ("reasoning", "extended_thinking", "thinking"),
-    "streaming": ("streaming",),
-    "audio": ("audio", "audio_input"),
-    "video": ("video", "video_input"),
-}
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -77,6 +66,8 @@ def needs_of(request: Request) -> dict[str, str]:
         needs["tools"] = "tools are offered"
     if request.response_format is not None and request.response_format.mode == "json_schema":
         needs["structured_output"] = "the answer must fit a JSON Schema"
+    if request.reasoning_effort not in (None, "none") or (request.thinking or {}).get("type") == "enabled":
+        needs["reasoning"] = "reasoning is asked for"
     for message in request.messages:
         if not isinstance(message.content, str):
             for block in message.content:
@@ -154,19 +145,12 @@ def look(
 
 
 def _capability(need: str, why: str, manifest: Manifest, facts: ModelFacts | None, gates: Gates) -> Check:
-    words = frozenset(SAME.get(need, (need,)))
-    declared = manifest.capabilities
-    own = facts.capabilities if facts is not None else None
-    flags = {name for name, value in declared.feature_flags.items() if value}
-    if facts is not None and words & facts.absent:
-        return _gate(need, f"{why}, and the model is declared to have no {need}", gates)
-    if own is not None and words & own:
+    standing = standing_of(need, manifest, facts)
+    if standing.state == "declared":
         return Check(need, "pass")
-    if words & declared.absent:
-        return _gate(need, f"{why}, and the provider is declared to have no {need}", gates)
-    if words & declared.declared or words & flags:
-        return Check(need, "pass")
-    if not declared.declared and own is None:
+    if standing.state == "absent":
+        return _gate(need, f"{why}, and the {standing.by} is declared to have no {need}", gates)
+    if standing.state == "unknown":
         return Check(need, "pass", f"nothing is declared about {need}")
     if facts is not None:
         return _gate(need, f"{why}, and neither the model nor its provider declares {need}", gates)
