@@ -17,6 +17,8 @@ from ai_lib_trio.resilience.fallback import Step, falling_back
 from ai_lib_trio.resilience.retry import Chance, RetryRules, retrying
 from ai_lib_trio.service import Call, Outlet
 from ai_lib_trio.types.events import (
+    OpaqueBlock,
+    PartialContentDelta,
     PartialToolCall,
     Rerouted,
     StreamEnd,
@@ -260,3 +262,17 @@ def test_however_often_it_is_cut_the_text_is_the_script(cuts: list[int]) -> None
         assert out.text == WORDS
 
     trio.run(main)
+
+
+async def test_what_only_the_first_wire_takes_back_is_not_in_the_message() -> None:
+    out = Gathered()
+    sealed = [
+        ThinkingDelta("so", 0),
+        OpaqueBlock(0, "signature", "c2Vh", of="thinking"),
+        OpaqueBlock(1, "raw", {"a": 1}),
+    ]
+    steps = [step("a/1", Script(cut(*sealed, PartialContentDelta("hi", 2)))), step("b/2", Script(answer(" there")))]
+    await falling_back(steps, mid_stream="continue")(call_to(), out)
+    blocks = fold(out.events).blocks
+    assert [type(block).__name__ for block in blocks] == ["ThinkingBlock", "TextBlock", "TextBlock"]
+    assert blocks[0].signature is None  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ from .demo import demo
 from .manifests import manifests
 from .models import models
 from .providers import providers
+from .race import race
 from .running import INTERRUPTED
 from .screen import one_line
 from .simulate import simulate
@@ -43,7 +44,7 @@ def ailib() -> None:
     """
 
 
-for command in (demo, chat, providers, models, manifests, simulate):
+for command in (demo, chat, race, providers, models, manifests, simulate):
     ailib.add_command(command)
 
 

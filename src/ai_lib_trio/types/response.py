@@ -221,6 +221,13 @@ class _OpenCandidate:
         self.servers: list[ServerToolCall] = []
         self.finish: FinalCandidate | None = None
 
+    def unseal(self) -> None:
+        """Drop what only the wire that it came from can take back."""
+        for key, block in list(self.blocks.items()):
+            block.attributes.clear()
+            if block.kind in ("opaque", "server"):
+                del self.blocks[key]
+
     def open(self, index: int, kind: str) -> _OpenBlock:
         # A wire may put text and a call at one index; the kind keeps them apart, in order of first sight.
         block = self.blocks.get((index, kind))
@@ -264,6 +271,10 @@ class Fold:
                 self._candidates.clear()
                 self._usage = self._model = self._response_id = None
                 self.discarded += 1
+            else:
+                # What one wire wants back unread is nothing to another, which is where the message's next turn goes.
+                for candidate in self._candidates.values():
+                    candidate.unseal()
             return
         if isinstance(event, StreamError):
             return

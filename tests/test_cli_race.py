@@ -1,0 +1,69 @@
+"""`ailib race`, as users run it, beside a simulator on loopback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ai_lib_trio.simulator import Script, Simulator, Stall, Status, Text, Usage, open_simulator
+from cli_support import ailib, ailib_async
+
+MANIFEST = """
+id: {name}
+protocol_version: "2.0"
+name: {name}
+endpoint: {{base_url: {url}, auth: {{type: none}}}}
+api_families:
+  chat: {{dialect: chat_completions}}
+retry_policy: {{strategy: none}}
+"""
+
+
+def manifests(folder: Path, sim: Simulator) -> str:
+    (folder / "providers").mkdir()
+    for name in ("quick", "stuck"):
+        text = MANIFEST.format(name=name, url=sim.base_url("chat_completions"))
+        (folder / "providers" / f"{name}.yaml").write_text(text)
+    return str(folder)
+
+
+async def test_the_winner_is_on_stdout_and_the_ledger_on_stderr(tmp_path: Path) -> None:
+    async with open_simulator() as sim:
+        sim.script(Script(steps=[Text("I am first."), Usage(input_tokens=3, output_tokens=4)]), model="a")
+        sim.script(Script(steps=[Text("never")], faults=[Stall(1)]), model="b")
+        folder = manifests(tmp_path, sim)
+        done = await ailib_async("race", "quick/a", "stuck/b", "-t", "who?", "--manifests", folder)
+        await sim.wait_quiet()
+        assert (done.code, done.out) == (0, "I am first.\n")
+        won, lost = done.err.splitlines()
+        assert won.startswith("quick/a  won")
+        assert lost.startswith("stuck/b  lost")
+        assert sim.open_connections == 0
+        assert {entry.outcome for entry in sim.entries} == {"served", "client_closed"}
+
+
+async def test_a_quorum_and_a_hedge_as_json(tmp_path: Path) -> None:
+    async with open_simulator() as sim:
+        for _ in range(4):
+            sim.script(Script(steps=[Text("four")]), model="a")
+        folder = manifests(tmp_path, sim)
+        asked = ("-t", "2+2?", "--manifests", folder, "--json")
+        quorum = await ailib_async("race", "quick/a", "stuck/a", "--quorum", "2", *asked)
+        assert json.loads(quorum.out)["content"] == "four"
+        hedge = await ailib_async("race", "quick/a", "stuck/a", "--hedge", "30", *asked)
+        assert [one["outcome"] for one in json.loads(hedge.out)["members"]] == ["won", "not_started"]
+
+
+async def test_where_all_fail_one_line_and_the_ledger_say_so(tmp_path: Path) -> None:
+    async with open_simulator() as sim:
+        sim.script(Status(503), model="a")
+        sim.script(Status(500), model="b")
+        done = await ailib_async("race", "quick/a", "stuck/b", "-t", "?", "--manifests", manifests(tmp_path, sim))
+    assert done.code == 1
+    assert [line.split()[1] for line in done.err.splitlines()[:2]] == ["failed", "failed"]
+    assert done.err.splitlines()[2].startswith("[E3002")
+
+
+def test_two_ways_at_once_are_refused() -> None:
+    done = ailib("race", "a/b", "-t", "x", "--hedge", "1", "--quorum", "1")
+    assert done.code == 2
