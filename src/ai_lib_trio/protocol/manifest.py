@@ -4,7 +4,7 @@ Raw tree and dialects -> `Manifest`. Imports `errors`, `tree`, `where`. The rule
 this module knows which version of the protocol a file was written for, and nothing here reads a file.
 """
 
-from __future__ import annotations
+# No postponed annotations here: msgspec would evaluate each of them anew, which costs as much as 50 manifests do.
 
 import re
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import CODES, CallerError, code_of_name
-from .dialects import Dialect, DialectOf, Family, FamilyForm, read_dialect
+from .dialects import DIALECT_SECTIONS, Dialect, DialectOf, Family, FamilyForm, read_dialect
 from .patterns import compile_pattern
 from .tree import Reader, kind_of, suggestion
 from .where import Where
@@ -397,10 +397,11 @@ def _families(root: Reader, dialect_of: DialectOf, parameters: dict[str, Paramet
         dialect = dialect_of(wanted)
         if dialect is None:
             raise reader.where.at("dialect").error(f"expected a known dialect, got {wanted!r}")
+        removed = [section for section in DIALECT_SECTIONS if section in reader.value and reader.value[section] is None]
         form = FamilyForm(
             id=str(name),
             dialect=dialect.id,
-            whole=reader.texts("whole"),
+            whole=(*reader.texts("whole"), *removed),
             encode=reader.tree("encode"),
             decode=reader.tree("decode"),
             simulate=reader.tree("simulate"),

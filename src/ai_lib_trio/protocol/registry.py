@@ -4,7 +4,7 @@ Imports `errors`, `tree`, `where`. The rule that must stay true: a fact that a f
 guess; prices are US dollars (or what `currency` says) for a million tokens, whatever unit a file was written in.
 """
 
-from __future__ import annotations
+# No postponed annotations here: msgspec would evaluate each of them anew, which costs as much as 50 manifests do.
 
 from collections.abc import Iterable, Mapping
 from typing import Any
