@@ -519,6 +519,9 @@ def _texts(value: Any, key: str = "") -> list[str]:
 # ---- the bundled providers ----
 
 
+WITHOUT_TOOLS = {"completions", "cohere_v1_chat", "ollama_generate", "predictions", "text_generation"}
+
+
 def test_every_bundled_provider_encodes_a_conversation_with_tools() -> None:
     request = Request(
         model="m",
@@ -534,6 +537,10 @@ def test_every_bundled_provider_encodes_a_conversation_with_tools() -> None:
     )
     for provider in catalog().providers():
         for family in catalog().provider(provider).families:
-            found = provider_encoder(provider, family).encode(request)
+            encoder = provider_encoder(provider, family)
+            if "tools" in encoder.unplaced:
+                assert encoder.dialect in WITHOUT_TOOLS
+                continue
+            found = encoder.encode(request)
             assert b"get_weather" in found.body, provider
             assert found.warnings == (), provider

@@ -168,7 +168,7 @@ def test_api_families_speak_dialects_that_exist(path: Path) -> None:
         assert tree["default_api_family"] in families
     for family in families.values():
         assert family["dialect"] in dialects
-        assert set(family) <= {"dialect", "encode", "decode", "simulate"}
+        assert set(family) <= {"dialect", "encode", "decode", "simulate", "whole"}
 
 
 @each_provider

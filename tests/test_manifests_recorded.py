@@ -21,9 +21,16 @@ from ai_lib_trio.wire.classify import classify
 from ai_lib_trio.wire.encode import compile_encoder
 from test_recorded_pipeline import DIALECTS, RECORDED, check, check_error, load
 
-NAMES = {"zai": "zhipu", "bedrock-mantle": "bedrock"}  # the recordings' name of a provider -> ours
+FAMILIES = {"bedrock_invoke": "invoke"}  # a wire that is a dialect's, changed by the provider: the family that reads it
+
+NAMES = {
+    "zai": "zhipu",
+    "bedrock-mantle": "bedrock",
+    "local-openai-compatible": "vllm",
+}  # the recordings' name of a provider -> ours
 OTHER_ADDRESSES = {  # recorded elsewhere, and why
     "bedrock-mantle": "the other one of two hosts; its base_url is given by hand",
+    "local-openai-compatible": "a server on some machine, of which the recording tells no port",
     "huggingface": "a route of one sub-provider, since replaced by /v1",
     "vertex": "v1beta1, and the host of the global location",
 }
@@ -57,17 +64,23 @@ def cases(but: Collection[str] = ()) -> Iterator[Any]:
         yield pytest.param({}, marks=pytest.mark.skip(reason=reason), id="absent")
         return
     for entry in json.loads(index.read_text("utf-8")):
-        provider = NAMES.get(entry["provider"], entry["provider"])
-        if entry["api"] in DIALECTS and provider in catalog().providers() and entry["provider"] not in but:
+        if (entry["api"] in DIALECTS or entry["api"] in FAMILIES) and entry["provider"] not in but:
             yield pytest.param(entry, id=f"{entry['provider']}-{entry['api']}-{entry['id']}")
 
 
 def spoken(entry: dict[str, Any]) -> tuple[Manifest, Family]:
     """The provider of a recording and its family for that wire: one per dialect, the first where there are two."""
     manifest = catalog().provider(NAMES.get(entry["provider"], entry["provider"]))
+    if entry["api"] in FAMILIES:
+        return manifest, manifest.families[FAMILIES[entry["api"]]]
     families = [family for family in manifest.families.values() if family.dialect == DIALECTS[entry["api"]]]
     assert families, f"{manifest.id} has no family of {DIALECTS[entry['api']]}"
     return manifest, families[0]
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"no recorded replies at {RECORDED.name}/ beside the checkout")
+def test_all_250_recorded_chats_and_completions_are_here() -> None:
+    assert len(list(cases())) == 250
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"no recorded replies at {RECORDED.name}/ beside the checkout")

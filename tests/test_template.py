@@ -289,3 +289,39 @@ def _is_json(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_json(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def test_entries_make_a_map_a_list_and_keyed_makes_a_list_a_map() -> None:
+    entries = {"$each": {"$entries": "$.map"}, "as": "e", "do": {"name": "$e.key", "at": "$e#", "is": "$e.value.x"}}
+    assert run(entries, {"map": {"a": {"x": 1}, "b": {"x": 2}}}) == [
+        {"name": "a", "at": 0, "is": 1},
+        {"name": "b", "at": 1, "is": 2},
+    ]
+    assert run({"$entries": "$.map"}, {"map": {}}) is None
+    assert run({"$entries": "$.map"}, {}) is None
+    keyed = {"$keyed": "$.list", "as": "t", "where": "$t.n != 'c'", "key": "$t.n", "do": {"at": "$t#", "v": "$t.v"}}
+    assert run(keyed, {"list": [{"n": "a", "v": 1}, {"n": "c"}, {"n": "b", "v": 2}]}) == {
+        "a": {"at": 0, "v": 1},
+        "b": {"at": 2, "v": 2},
+    }
+    assert run(keyed, {"list": []}) is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "scope", "said"),
+    [
+        ({"$entries": "$.map"}, {"map": [1]}, "expected an object"),
+        ({"$keyed": "$.list", "as": "t", "key": "$t.n", "do": 1}, {"list": {"a": 1}}, "expected a list"),
+        ({"$keyed": "$.list", "as": "t", "key": "$t.n", "do": 1}, {"list": [{"n": "a"}, {"n": "a"}]}, "twice"),
+        ({"$keyed": "$.list", "as": "t", "key": "$t.n", "do": 1}, {"list": [{}]}, "as key"),
+    ],
+)
+def test_entries_and_keyed_refuse_what_has_none(tree: Any, scope: Any, said: str) -> None:
+    with pytest.raises(CallerError, match=said):
+        run(tree, scope)
+
+
+def test_join_takes_the_list_that_an_operator_makes() -> None:
+    tree = {"$join": {"$each": "$.list", "as": "t", "do": "$t.n"}, "by": ", "}
+    assert run(tree, {"list": [{"n": "a"}, {}, {"n": 2}]}) == "a, 2"
+    assert run(tree, {"list": []}) is None

@@ -18,7 +18,7 @@ from .accumulate import Accumulator
 from .event_map import Case, Const, Cut, First, If, Join, Json, Object, Place, Read, Rule, Test, Value, shared_tag
 from .facts import FACTS, emission
 
-__all__ = ["Run", "close_over", "cut", "joined", "json_text", "of_kind"]
+__all__ = ["Run", "close_over", "cut", "entries", "joined", "json_text", "of_kind"]
 
 Slots = list[Any]
 Run = Callable[[Any, "str | None", Any, Accumulator], None]  # frame, event name, headers, facts
@@ -127,6 +127,11 @@ def cut(value: Any, at: str) -> Any:
     return value.partition(at)[0] if value.__class__ is str else None
 
 
+def entries(value: Any) -> Any:
+    """The entries of an object, in its order, as objects of their own."""
+    return [{"key": key, "value": item} for key, item in value.items()] if value.__class__ is dict else None
+
+
 def of_kind(kind: str, value: Any) -> Any:
     """A value as its field takes it: of the field's type, or nothing."""
     if kind == "text":
@@ -187,7 +192,7 @@ def _rule(rule: Rule, test: Test | None) -> _Step:
     if predicate is not None and not rule.is_early:
         step = _when(predicate, step)
     if rule.for_each is not None:
-        step = _each_element(_get(rule.for_each), rule.element, rule.number, step)
+        step = _each_element(_elements(rule.for_each, rule.entries), rule.element, rule.number, step)
     for slot, places in reversed(rule.lets):
         step = _let(slot, _first([_get(place) for place in places]), step)
     if predicate is not None and rule.is_early:
@@ -226,6 +231,11 @@ def _let(slot: int, get: Getter, inner: _Step) -> _Step:
             inner(slots, facts)
 
     return run
+
+
+def _elements(place: Place, of_object: bool) -> Getter:
+    get = _get(place)
+    return (lambda slots: entries(get(slots))) if of_object else get
 
 
 def _each_element(get: Getter, element: int, number: int, inner: _Step) -> _Step:

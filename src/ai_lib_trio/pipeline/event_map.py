@@ -116,6 +116,7 @@ class Rule:
         self.is_early = False  # the test names nothing that the rule itself binds
         self.lets: list[tuple[int, list[Place]]] = []  # slot, places: the first that is something
         self.for_each: Place | None = None
+        self.entries = False  # the place is an object, and its entries {key, value} are what is gone through
         self.element = 0  # slots of the element and its position
         self.number = 0
         self.candidate: Value | None = None
@@ -295,12 +296,16 @@ class Rules:
         ((name, text),) = tree.items()
         at = where.at(name)
         _check_name(name, scope, at)
+        rule.entries = isinstance(text, Mapping) and list(text) == ["$entries"]
+        if rule.entries:
+            text, at = text["$entries"], at.at("$entries")
         path = self._path(text, at)
-        if WILD in path.steps:
+        if WILD in path.steps or (path.query and rule.entries):
             raise at.error(f"expected a path to a list, got `{text}`: nest another `for_each` instead of `[*]`")
-        rule.for_each = self._place(path, scope, at)
-        elements = Node() if path.query else rule.for_each.node.along(path.steps).at(WILD)
-        if path.query:
+        rule.for_each = self._place(path, scope, at, whole=rule.entries)
+        plain = bool(path.query) or rule.entries
+        elements = Node() if plain else rule.for_each.node.along(path.steps).at(WILD)
+        if plain:
             elements.take()
         scope, rule.element = scope.bind(name, elements)
         rule.number = scope.fresh()

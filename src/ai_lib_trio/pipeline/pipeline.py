@@ -8,6 +8,7 @@ pipeline.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
@@ -73,16 +74,17 @@ class DecodeProgram:
         for key in tree:
             if key not in _KEYS:
                 raise where.at(str(key)).error(f"expected one of {', '.join(_KEYS)}, got {key!r}")
-        framing = _map(tree, "framing", where, ("format", "done", "content_type"))
+        framing = _map(tree, "framing", where, ("format", "done", "content_type", "unwrap"))
         self.format: str = framing.get("format", "sse")
         if self.format not in FRAMINGS:
             raise where.at("framing", "format").error(f"expected one of {', '.join(FRAMINGS)}, got {self.format!r}")
-        for key in ("done", "content_type"):
+        for key in ("done", "content_type", "unwrap"):
             if not isinstance(framing.get(key, ""), str):
                 raise where.at("framing", key).error(f"expected a text, got {framing[key]!r}")
         done = framing.get("done")
         # A content type of the dialect's own, for a framing that no registered type tells.
         self.content_type: str | None = framing.get("content_type")
+        self.unwrap: str | None = framing.get("unwrap")  # the key under which a frame holds another one, in base64
         self.done: bytes | None = done.strip().encode() if done and done.strip() else None
         define = _map(tree, "define", where)
         error = _map(tree, "error", where, ("match", "extract", "doc"))
@@ -218,6 +220,15 @@ def _read_again(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
+def _unwrapped(data: bytes, key: str) -> bytes:
+    """The frame that a frame holds in base64 under `key`; a frame that holds none speaks for itself."""
+    try:
+        held = msgspec.json.decode(data)
+        return base64.b64decode(held[key], validate=True) if held.__class__ is dict and key in held else data
+    except (*_NOT_JSON, TypeError):
+        return data
+
+
 def _plain(body: bytes) -> str:
     """The message in an error body that is no JSON: its text, unless it is a page of markup."""
     text = body[:2000].decode("utf-8", "replace").strip()
@@ -319,6 +330,8 @@ class Pipeline:
 
     def _read(self, frames: list[Frame], *, at_end: bool) -> None:
         facts, done = self._facts, self._program.done
+        if self._program.unwrap is not None and not self._whole:
+            frames = [(event, _unwrapped(data, self._program.unwrap)) for event, data in frames]
         for event, data in frames:
             self._frames += 1
             if self._whole:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..protocol.rules import And, Compare, Cond, Exists, In, Not, Or, value_test
 from ..protocol.view import Node, access
-from .closures import Run, cut, joined, json_text
+from .closures import Run, cut, entries, joined, json_text
 from .event_map import Case, Const, Cut, First, If, Join, Json, Place, Read, Rule, Test, Value, shared_tag
 from .facts import FACTS, emission
 
@@ -36,7 +36,7 @@ class _Printer:
     def __init__(self, used: set[int]) -> None:
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {
-            "scalars": _SCALARS, "json_text": json_text, "joined": joined, "cut": cut,
+            "scalars": _SCALARS, "json_text": json_text, "joined": joined, "cut": cut, "entries": entries,
         }  # fmt: skip
         self._used = used
         self._depth = 0
@@ -274,6 +274,8 @@ class _Printer:
             self.tested(rule, test)
             return
         found = self.read(rule.for_each)
+        if rule.entries:
+            found = self.local(f"entries({found})")
         if rule.number in self._used:
             head = f"for s{rule.number}, s{rule.element} in enumerate({found}):"
         else:

@@ -1,7 +1,8 @@
 """The lens: a request as the templates read it, plain dicts and lists with a few derived fields.
 
-    request   model, stream, messages, turns (messages without system), system, tools, tool_choice, response_format,
-              and the standard parameters that are set
+    request   model, stream, messages, turns (messages without system), latest (the turns of one role at the end) and
+              earlier (those before), system, tools, tool_choice, response_format, and the standard parameters that
+              are set
     message   role, name, blocks, text, text_only, refusal, thinking      (`system` is one of these, or nothing)
     block     type and the block's own fields; source of media, with text where the bytes are text;
               tool_use also arguments (JSON text) and object (the input, where it is an object);
@@ -88,6 +89,8 @@ FIELDS: Mapping[str, Mapping[str, str | None]] = {
         "stream": None,
         "messages": "message[]",
         "turns": "message[]",
+        "earlier": "message[]",
+        "latest": "message[]",
         "system": "message",
         "tools": "tool[]",
         "tool_choice": "tool_choice",
@@ -210,6 +213,7 @@ class Lens:
         self.wants_object = ("block", "object") in reads
         self.wants_source_text = ("source", "text") in reads
         self.wants_message_text = ("message", "text") in reads or ("message", "text_only") in reads
+        self.wants_latest = ("request", "latest") in reads or ("request", "earlier") in reads
         self.wants_refusal = ("message", "refusal") in reads
         self.wants_thinking = ("message", "thinking") in reads
 
@@ -299,6 +303,10 @@ class _Viewing:
             self.message(message, messages)
         root["messages"] = messages
         root["turns"] = [message for message in messages if message["role"] != "system"]
+        if self.lens.wants_latest and root["turns"]:
+            turns = root["turns"]
+            start = next((at for at in range(len(turns), 0, -1) if turns[at - 1]["role"] != turns[-1]["role"]), 0)
+            root["earlier"], root["latest"] = turns[:start], turns[start:]
         if len(root["turns"]) != len(messages):
             root["system"] = _system([message for message in messages if message["role"] == "system"])
         return View(root, self.dropped_opaque, self.warnings)

@@ -431,8 +431,10 @@ class Compiler:
         return Node(parse)
 
     def _join(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
-        runs = tuple(node.run for node in self._items(tree, "$join", where, names))
         by = _text(tree.get("by", ""), where.at("by"))
+        if isinstance(tree["$join"], dict):
+            return self._join_made(tree, by, where, names)
+        runs = tuple(node.run for node in self._items(tree, "$join", where, names))
 
         def join(scope: Scope) -> Any:
             parts = []
@@ -442,6 +444,20 @@ class Compiler:
                     return None
                 parts.append(_as_text(value))
             return by.join(parts)
+
+        return Node(join)
+
+    def _join_made(self, tree: dict[Any, Any], by: str, where: Where, names: Names | None) -> Node:
+        """The texts of a list that an operator makes, as one; nothing where there are none."""
+        run = self.compile(tree["$join"], where.at("$join"), names).run
+
+        def join(scope: Scope) -> Any:
+            parts = run(scope)
+            if parts is None:
+                return None
+            if parts.__class__ is not list:
+                raise CallerError(f"expected a list to join, got {short(parts)}", kind="bad_argument")
+            return by.join([_as_text(part) for part in parts if part is not None])
 
         return Node(join)
 
@@ -513,6 +529,65 @@ class Compiler:
             return out or None
 
         return Node(each, listy=True)
+
+    def _entries(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
+        """The entries of an object as a list of {key, value}: what makes a map something that `$each` reads."""
+        run = self.compile(tree["$entries"], where.at("$entries"), names).run
+
+        def entries(scope: Scope) -> Any:
+            value = run(scope)
+            if value is None:
+                return None
+            if value.__class__ is not dict:
+                raise CallerError(
+                    f"expected an object at `{tree['$entries']}`, got {short(value)}", kind="bad_argument"
+                )
+            return [{"key": key, "value": item} for key, item in value.items()] or None
+
+        return Node(entries, listy=True)
+
+    def _keyed(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
+        """An object with one entry for each element: what makes a list the map that a wire wants."""
+        items_of = self.compile(tree["$keyed"], where.at("$keyed"), names).run
+        name = _name(tree["as"], where.at("as"))
+        binding = _Binding(self.reader.element(self._shape_of(tree["$keyed"], where.at("$keyed"), names)))
+        inner = _with(names, {name: binding})
+        test = self._condition(tree["where"], where.at("where"), inner) if "where" in tree else None
+        key_of = self.compile(tree["key"], where.at("key"), inner).run
+        value_of = self.compile(tree["do"], where.at("do"), inner).run
+        marks = self.reader.is_block(binding.shape)
+
+        def keyed(scope: Scope) -> Any:
+            items = items_of(scope)
+            if items is None:
+                return None
+            if items.__class__ is not list:
+                raise CallerError(f"expected a list at `{tree['$keyed']}`, got {short(items)}", kind="bad_argument")
+            out: dict[str, Any] = {}
+            for index, item in enumerate(items):
+                inside = {**scope, name: item, name + "#": index}
+                if test is not None and not test(inside):
+                    continue
+                value = value_of(inside)
+                if value is None:
+                    continue
+                key = key_of(inside)
+                if key is None or key.__class__ is dict or key.__class__ is list:
+                    raise CallerError(
+                        f"expected a text as key at {where.at('key').path}, got {short(key)}", kind="bad_argument"
+                    )
+                key = _as_text(key)
+                if key in out:
+                    raise CallerError(
+                        f"expected keys that differ at {where.at('key').path}, got {short(key)} twice",
+                        kind="bad_argument",
+                    )
+                if marks:
+                    item[RENDERED] = True
+                out[key] = _plain(value)
+            return out or None
+
+        return Node(keyed)
 
     def _concat(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         runs = tuple(node.run for node in self._items(tree, "$concat", where, names))
@@ -660,6 +735,8 @@ _OPERATORS: Mapping[str, tuple[Operator, tuple[str, ...], tuple[str, ...]]] = {
     "$cut": (Compiler._cut, ("at",), ()),
     "$after": (Compiler._after, ("at",), ()),
     "$each": (Compiler._each, ("as", "do"), ("where",)),
+    "$entries": (Compiler._entries, (), ()),
+    "$keyed": (Compiler._keyed, ("as", "key", "do"), ("where",)),
     "$concat": (Compiler._concat, (), ()),
     "$merge": (Compiler._merge, (), ()),
     "$merge_adjacent": (Compiler._merge_adjacent, ("by", "join"), ()),
