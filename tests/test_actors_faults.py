@@ -321,7 +321,7 @@ async def test_every_call_that_was_queued_is_told_its_end_exactly_once(
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         queued = sorted(record.call for record in sink.records if type(record).__name__ == "CallQueued")
-        ended = sorted(record.call for record in sink.records if type(record).__name__ == "CallEnded")
+        ended = sorted(record.call for record in sink.records if type(record).__name__ == "AttemptEnded")
         assert queued == ended == list(range(1, 11))
         outcomes = {record.call: (record.outcome, record.kind) for record in sink.records if hasattr(record, "outcome")}
         assert outcomes[1] == ("ok", None)

@@ -130,7 +130,7 @@ async def test_sinks_see_the_context_of_the_call_they_are_told_of(
             nursery.start_soon(run, client, f"caller {number}")
     assert all(len(found) == 1 for found in seen.values())
     assert {next(iter(found)) for found in seen.values()} == {f"caller {number}" for number in range(100)}
-    assert {"CallQueued", "CallAdmitted", "AttemptStarted", "FirstToken", "EventBatch", "CallEnded"} <= names
+    assert {"CallStarted", "CallQueued", "CallAdmitted", "AttemptStarted", "FirstToken", "EventBatch", "CallEnded"} <= names
 
 
 async def test_a_sink_that_fails_harms_no_call_and_is_counted(
@@ -144,7 +144,7 @@ async def test_a_sink_that_fails_harms_no_call_and_is_counted(
     async with scripted_client(ScriptedTransport(shuffled), sinks=(bad, good)) as client:
         await check_one(client, "x")
         assert client.tree().sink_failures == len(good.records) > 5
-    assert good.names()[0] == "CallQueued"
+    assert good.names()[0] == "CallStarted"
     assert good.names()[-1] == "CallEnded"
 
 

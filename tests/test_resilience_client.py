@@ -794,7 +794,8 @@ def test_cancelled_at_any_step_nothing_is_open_and_every_attempt_is_told(use: An
             tree = client.tree()
             assert all((actor.inflight, actor.queued, actor.bugs) == (0, 0, 0) for actor in tree.actors)
         names = sink.names()
-        assert names.count("CallQueued") == names.count("CallEnded") >= len(transport.asked)
+        assert names.count("CallQueued") == names.count("AttemptEnded") >= len(transport.asked)
+        assert names.count("CallStarted") == names.count("CallEnded")
         assert all(asked.ended is not None for asked in transport.asked)
         return watch.has_fired
 

@@ -24,6 +24,7 @@ from ..types.events import (
     Metadata,
     PartialContentDelta,
     PartialToolCall,
+    StreamEnd,
     StreamError,
     ThinkingDelta,
     commits,
@@ -291,7 +292,16 @@ class Exchange:
             if self._hooks.on:
                 call = self._job.call
                 after = 0.0 if progress.started_at is None else now - progress.started_at
-                self._hooks.emit(FirstToken(at_s=now, call=call.number, attempt=call.attempt, after_s=after))
+                self._hooks.emit(
+                    FirstToken(
+                        at_s=now,
+                        call=call.number,
+                        attempt=call.attempt,
+                        provider=self._target.manifest.id,
+                        model=self._target.model,
+                        after_s=after,
+                    )
+                )
         if self._hooks.on:
             call = self._job.call
             self._hooks.emit(
@@ -359,7 +369,7 @@ class Exchange:
 
 
 def _count(batch: Batch, progress: Progress) -> None:
-    """Keep what an account needs: the usage reported last, and how much text came."""
+    """Keep what an account needs: the usage reported last, how much text came, and what the reply says of itself."""
     chars = 0
     for event in batch:
         kind = type(event)
@@ -371,4 +381,8 @@ def _count(batch: Batch, progress: Progress) -> None:
             chars += len(event.arguments)  # type: ignore[union-attr]
         elif kind is Metadata:
             progress.usage = event.usage or progress.usage  # type: ignore[union-attr]
+            progress.response_id = event.response_id or progress.response_id  # type: ignore[union-attr]
+            progress.response_model = event.model or progress.response_model  # type: ignore[union-attr]
+        elif kind is StreamEnd:
+            progress.finish_reason = event.finish_reason  # type: ignore[union-attr]
     progress.chars_out += chars

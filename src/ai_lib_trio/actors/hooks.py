@@ -1,13 +1,14 @@
 """Hooks: records go to the sinks that the client was given. No sink, no cost; a failing sink harms no call.
 
-Imports `types.records`. Sinks run in the task of the step, so they see the caller's context variables.
+Imports `types.records`. Sinks run in the task of the step, so they see the caller's context variables. The rule that
+must stay true: whoever builds a record asks `on` first, and nothing a sink raises gets out of `emit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..types.records import Record, Sink
+from ..types.records import ClientSink, Record, Sink
 
 __all__ = ["Hooks"]
 
@@ -17,8 +18,10 @@ class Hooks:
 
     __slots__ = ("_sinks", "failures", "on")
 
-    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
-        self._sinks = tuple(sinks)
+    def __init__(self, sinks: Sequence[Sink | ClientSink] = (), client: int = 0) -> None:
+        self._sinks: tuple[Sink, ...] = tuple(
+            sink.for_client(client) if isinstance(sink, ClientSink) else sink for sink in sinks
+        )
         self.on = bool(self._sinks)
         self.failures = 0
 

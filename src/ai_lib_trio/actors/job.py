@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextvars
 
+import msgspec
 import trio
 
 from ..errors import AiLibError
 from ..service import Call, Outlet
-from ..types.records import CallEnded
+from ..types.records import AttemptEnded
 from ..types.stats import AttemptState, Verdict
 from ..types.usage import Usage
 from .hooks import Hooks
@@ -32,11 +33,14 @@ class Progress:
         "dropped_opaque",
         "ended_at",
         "events",
+        "finish_reason",
         "first_token_at",
         "head_at",
         "headers",
         "queued_at",
         "request_id",
+        "response_id",
+        "response_model",
         "sent_at",
         "started_at",
         "status",
@@ -59,6 +63,9 @@ class Progress:
         self.events = 0
         self.chars_out = 0  # of text, reasoning and arguments: for an estimate where no usage was reported
         self.usage: Usage | None = None  # as reported so far
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.finish_reason: str | None = None
         self.dropped_opaque = 0
         self.warnings: tuple[str, ...] = ()
         self.body: object = None  # the decoded body of a reply that was not streamed
@@ -146,16 +153,38 @@ class Docket:
         now = trio.current_time()
         job.settle(error, now)
         if self._hooks.on:
-            is_left = error is not None and error.kind == "client_closed"
-            record = CallEnded(
-                at_s=now,
-                call=job.call.number,
-                attempt=job.call.attempt,
-                provider=target.manifest.id,
-                model=target.model,
-                outcome="ok" if error is None else "cancelled" if is_left else "failed",
-                kind=error.kind if error else None,
-                code=error.code if error else None,
-                total_s=now - job.progress.queued_at,
-            )
-            job.context.run(self._hooks.emit, record)
+            job.context.run(self._hooks.emit, _ending(job, error, now))
+
+
+def _ending(job: Job, error: AiLibError | None, now: float) -> AttemptEnded:
+    progress = job.progress
+    usage = progress.usage
+    is_left = error is not None and error.kind == "client_closed"
+    return AttemptEnded(
+        at_s=now,
+        call=job.call.number,
+        attempt=job.call.attempt,
+        provider=job.call.target.manifest.id,
+        model=job.call.target.model,
+        outcome="ok" if error is None else "cancelled" if is_left else "failed",
+        state=job.state(),
+        kind=error.kind if error is not None else None,
+        code=error.code if error is not None else None,
+        status=progress.status,
+        queue_s=_between(progress.queued_at, progress.admitted_at),
+        connect_s=_between(progress.started_at, progress.sent_at),
+        first_token_s=_between(progress.started_at, progress.first_token_at),
+        total_s=now - progress.queued_at,
+        events=progress.events,
+        bytes_in=progress.bytes_in,
+        # What a provider puts beside its counts is not ours to hand around.
+        usage=msgspec.structs.replace(usage, raw=None) if usage is not None else None,
+        request_id=progress.request_id,
+        response_id=progress.response_id,
+        response_model=progress.response_model,
+        finish_reason=progress.finish_reason,
+    )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start

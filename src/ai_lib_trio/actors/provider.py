@@ -147,6 +147,7 @@ class ProviderActor:
                 record = CallAdmitted(
                     at_s=now,
                     call=job.call.number,
+                    attempt=job.call.attempt,
                     provider=self.provider,
                     model=job.call.target.model,
                     queue_s=now - job.progress.queued_at,

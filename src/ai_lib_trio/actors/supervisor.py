@@ -130,7 +130,15 @@ class Supervisor:
         call.entry = job
         slot.docket.enter(job)
         if self._hooks.on:
-            self._hooks.emit(CallQueued(at_s=now, call=call.number, provider=target.manifest.id, model=target.model))
+            self._hooks.emit(
+                CallQueued(
+                    at_s=now,
+                    call=call.number,
+                    attempt=call.attempt,
+                    provider=target.manifest.id,
+                    model=target.model,
+                )
+            )
         if slot.has_failed:
             failed = AdmissionError(
                 f"the actor of {target.manifest.id} crashed more than {MAX_DEATHS} times in {DEATHS_WITHIN_S:g} s",

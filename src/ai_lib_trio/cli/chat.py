@@ -162,9 +162,9 @@ class _Page:
 
     def record(self, record: Record) -> None:
         """A person is told of a failed attempt at once: there is a pause before the next. A pipe gets the end alone."""
-        from ..types.records import CallEnded
+        from ..types.records import AttemptEnded
 
-        if isinstance(record, CallEnded) and record.outcome == "failed" and self._notes.is_terminal:
+        if isinstance(record, AttemptEnded) and record.outcome == "failed" and self._notes.is_terminal:
             self._note(f"attempt {record.attempt} failed: {record.code} {record.kind}")
 
     def finished(self, reply: ChatResponse, stats: CallStats) -> None:

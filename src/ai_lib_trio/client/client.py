@@ -6,6 +6,7 @@ when the block has been left no task, socket or timer of ours is left.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -57,6 +58,7 @@ from .config import Config
 from .contests import ContestStream
 from .stream import ChatStream, Drive
 from .targets import Targets
+from .told import telling
 
 if TYPE_CHECKING:
     from .builder import ClientBuilder
@@ -69,6 +71,7 @@ __all__ = ["LIVING", "AiClient", "ClientBlock", "open_client"]
 LIVING: weakref.WeakSet[AiClient] = (
     weakref.WeakSet()
 )  # every client that is still known: `testing.quiescence` asks them
+_numbers = itertools.count(1)
 
 
 def open_client(
@@ -105,7 +108,10 @@ class _OpenCall:
 
 
 class AiClient:
-    """Calls to models. Made by `open_client`; usable from any task of the same run while its block is open."""
+    """Calls to models. Made by `open_client`; usable from any task of the same run while its block is open.
+
+    `number` counts the clients of this process: a call is told apart by it and the call's own number.
+    """
 
     def __init__(
         self,
@@ -127,7 +133,8 @@ class AiClient:
         self._targets = targets
         self._environ = environ
         self._nursery = nursery
-        self._hooks = Hooks(config.sinks)
+        self.number = next(_numbers)
+        self._hooks = Hooks(config.sinks, self.number)
         # Made here, so that a client which could leak a key is refused before anything is opened.
         self._hub: Hub | None = None
         self._own_http = None if config.http_client is None else HttpxClientEngine(config.http_client)
@@ -238,7 +245,7 @@ class AiClient:
         async def prepare() -> Call:
             return await self._prepare(request, terms, models)
 
-        return ContestStream(self, self._cancellable(service, terms), prepare, state)
+        return ContestStream(self, self._outermost(service, terms), prepare, state)
 
     def _known(self, models: Sequence[str]) -> Sequence[str]:
         """The models, where each is known. Raises the `CallerError` that a call to it would."""
@@ -262,12 +269,12 @@ class AiClient:
     # ---- putting a call together
 
     def _service(self, terms: Terms) -> Service:
-        return self._cancellable(self._executor.chain(terms.policies), terms)
+        return self._outermost(self._executor.chain(terms.policies), terms)
 
-    def _cancellable(self, service: Service, terms: Terms) -> Service:
+    def _outermost(self, service: Service, terms: Terms) -> Service:
         for token in terms.tokens:
             service = cancellable(token, service)
-        return service
+        return telling(service, self._hooks, with_content=self.config.record_content)
 
     async def _prepare(self, request: Request, terms: Terms, models: Sequence[str] = ()) -> Call:
         if self._supervisor.is_closing:

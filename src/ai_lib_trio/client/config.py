@@ -13,7 +13,7 @@ from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
 from ..service import Timeouts
 from ..transport.base import Engine
-from ..types.records import Sink
+from ..types.records import ClientSink, Sink
 
 __all__ = ["Config", "EngineFactory"]
 
@@ -27,7 +27,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `"native"` (never a proxy), `"httpx"`, or a function that makes an engine for an origin, as tests do.
     `http_client` is an `httpx.AsyncClient` of yours: never closed or changed, and used for every exchange.
     `environ` replaces the process's environment for keys, variables and proxies. `base_urls` and `api_keys` are by
-    provider id. `sinks` are called with every record. `wall_time` gives seconds since the epoch.
+    provider id. `sinks` are called with every record (docs/telemetry.md); `record_content` gives them prompts and
+    replies too, which are in no record otherwise. `wall_time` gives seconds since the epoch.
 
     `resilience` is about retries, limits, breakers and queues (`Resilience`); `max_inflight` and `max_queued` are short
     for those in it. `gates` says whether a call that a model is declared unable to answer is refused. `seed` makes the
@@ -50,7 +51,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     environ: Mapping[str, str] | None = None
     base_urls: Mapping[str, str] = {}
     api_keys: Mapping[str, str] = {}
-    sinks: tuple[Sink, ...] = ()
+    sinks: tuple[Sink | ClientSink, ...] = ()
+    record_content: bool = False
     wall_time: Callable[[], float] = time.time
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:

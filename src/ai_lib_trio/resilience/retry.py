@@ -17,7 +17,7 @@ from ..errors import AiLibError
 from ..protocol.manifest import RetryPolicy
 from ..service import Call, Outlet, Service
 from ..types.events import Rerouted
-from ..types.records import CallRerouted, Record
+from ..types.records import CallRetried, Record
 from ..types.stats import AttemptState
 from .backoff import Backoff
 from .delivery import Delivery
@@ -176,12 +176,11 @@ def retrying(
             ref = getattr(call.target, "ref", "")
             if emit is not None:
                 emit(
-                    CallRerouted(
+                    CallRetried(
                         at_s=now,
                         call=call.number,
                         attempt=attempt.attempt,
-                        from_model=ref,
-                        to_model=ref,
+                        model=ref,
                         reason=reason,
                         after_s=step.seconds,
                     )

@@ -1,25 +1,45 @@
-"""Records: what telemetry is told, frozen, one struct a step. Imports nothing of ours.
+"""Records: what telemetry is told, frozen, one struct a step. Imports `stats` and `usage`.
 
-No prompt, reply text or secret is in any of them. Times (`at_s`) are trio's clock, in seconds. Sinks are plain
-callables; they are called in the task of the step, with the caller's context variables, and must not block.
+No prompt, reply text or secret is in any of them but `CallContent`, which is made only where the user asked for it.
+Times (`at_s`) are trio's clock, in seconds. Sinks are plain callables; they are called in the task of the step, with
+the caller's context variables, and must not block.
+
+One call, as a sink sees it (`call` counts a client's calls, `attempt` the attempts within one):
+
+    CallStarted  ( CallQueued CallAdmitted AttemptStarted FirstToken EventBatch* AttemptEnded
+                   ( CallRetried | CallRerouted ) )*  CallEnded  CallContent?
+
+The rule that must stay true: each call that started has exactly one `CallEnded`, and each attempt that was queued
+exactly one `AttemptEnded` before it, whatever became of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from .message import Message
+from .stats import AttemptState, Billed, Outcome
+from .usage import Usage
+
 __all__ = [
     "ActorRestarted",
+    "AttemptEnded",
     "AttemptStarted",
     "BreakerChanged",
     "CallAdmitted",
+    "CallContent",
     "CallEnded",
     "CallQueued",
     "CallRerouted",
+    "CallRetried",
+    "CallStarted",
+    "ClientSink",
     "EventBatch",
     "FirstToken",
+    "HealthChanged",
     "Record",
     "Sink",
 ]
@@ -29,18 +49,43 @@ class _Record(msgspec.Struct, frozen=True, tag=True, tag_field="record", kw_only
     at_s: float
 
 
-class CallQueued(_Record, frozen=True):
-    """A call entered a provider actor's docket."""
+class CallStarted(_Record, frozen=True):
+    """A caller asked. `model` is the wire's id; what was not asked for is None.
+
+    `provider_name` is what the provider is called in telemetry, where that is not its id; `server` is where its
+    requests go, as `host` or `host:port`.
+    """
 
     call: int
+    provider: str
+    model: str
+    ref: str
+    stream: bool
+    tenant: str = ""
+    provider_name: str = ""
+    server: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    choices: int | None = None
+
+
+class CallQueued(_Record, frozen=True):
+    """An attempt entered a provider actor's docket."""
+
+    call: int
+    attempt: int
     provider: str
     model: str
 
 
 class CallAdmitted(_Record, frozen=True):
-    """The actor let the call start."""
+    """The actor let the attempt start."""
 
     call: int
+    attempt: int
     provider: str
     model: str
     queue_s: float
@@ -56,10 +101,12 @@ class AttemptStarted(_Record, frozen=True):
 
 
 class FirstToken(_Record, frozen=True):
-    """The first event that carries output arrived."""
+    """The first event that carries output arrived. `after_s` counts from when the request was about to go out."""
 
     call: int
     attempt: int
+    provider: str
+    model: str
     after_s: float
 
 
@@ -72,17 +119,91 @@ class EventBatch(_Record, frozen=True):
     body_bytes: int
 
 
-class CallEnded(_Record, frozen=True):
-    """The call's attempt is over and its connection returned or closed."""
+class AttemptEnded(_Record, frozen=True):
+    """The attempt is over and its connection returned or closed. Seconds are durations, None where that point was not
+    reached; `usage` is as the provider reported it."""
 
     call: int
     attempt: int
     provider: str
     model: str
-    outcome: str
+    outcome: Outcome
+    state: AttemptState
     kind: str | None = None
     code: str | None = None
+    status: int | None = None
+    queue_s: float | None = None
+    connect_s: float | None = None
+    first_token_s: float | None = None
     total_s: float = 0.0
+    events: int = 0
+    bytes_in: int = 0
+    usage: Usage | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+    finish_reason: str | None = None
+
+
+class CallRetried(_Record, frozen=True):
+    """A policy will ask the same target again, after a pause of `after_s`. `attempt` is the one that failed."""
+
+    call: int
+    attempt: int
+    model: str
+    reason: str
+    after_s: float = 0.0
+
+
+class CallRerouted(_Record, frozen=True):
+    """A policy hands the call to another target. `attempt` is the one that failed."""
+
+    call: int
+    attempt: int
+    from_model: str
+    to_model: str
+    reason: str
+
+
+class CallEnded(_Record, frozen=True):
+    """The call is over. `provider` and `model` are of the attempt that answered, or of the last one.
+
+    `usage` is the answering attempt's, `cost` the sum over all attempts, as `CallStats` has them. `total_s` counts from
+    the call's start, `first_token_s` from its first queueing.
+    """
+
+    call: int
+    provider: str
+    model: str
+    ref: str
+    stream: bool
+    outcome: Outcome
+    attempts: int
+    kind: str | None = None
+    code: str | None = None
+    status: int | None = None
+    queue_s: float | None = None
+    first_token_s: float | None = None
+    total_s: float = 0.0
+    events: int = 0
+    bytes_in: int = 0
+    usage: Usage | None = None
+    cost: float | None = None
+    currency: str | None = None
+    billed: Billed = "nothing"
+    request_id: str | None = None
+    response_id: str | None = None
+    response_model: str | None = None
+    finish_reason: str | None = None
+    tenant: str = ""
+
+
+class CallContent(_Record, frozen=True):
+    """What was asked and answered: only where `Config.record_content` is on. `reply` is None where nothing came."""
+
+    call: int
+    messages: tuple[Message, ...]
+    reply: Message | None = None
 
 
 class ActorRestarted(_Record, frozen=True):
@@ -101,26 +222,39 @@ class BreakerChanged(_Record, frozen=True):
     state: str
 
 
-class CallRerouted(_Record, frozen=True):
-    """A policy hands the call to another target, or to the same one again. `after_s` is the pause before it."""
+class HealthChanged(_Record, frozen=True):
+    """A declared check of a provider came out otherwise than the last one, or for the first time."""
 
-    call: int
-    attempt: int
-    from_model: str
-    to_model: str
-    reason: str
-    after_s: float = 0.0
+    provider: str
+    is_healthy: bool
+    reason: str = ""
 
 
 Record = (
-    BreakerChanged
-    | CallRerouted
+    CallStarted
     | CallQueued
     | CallAdmitted
     | AttemptStarted
     | FirstToken
     | EventBatch
+    | AttemptEnded
+    | CallRetried
+    | CallRerouted
     | CallEnded
+    | CallContent
     | ActorRestarted
+    | BreakerChanged
+    | HealthChanged
 )
 Sink = Callable[[Record], None]
+
+
+@runtime_checkable
+class ClientSink(Protocol):
+    """A sink that may be given to several clients: each one asks for its own, so that call numbers stay apart."""
+
+    def for_client(self, number: int) -> Sink:
+        """The sink of one client. `number` counts the clients of this process."""
+        ...
+
+    def __call__(self, record: Record) -> None: ...
