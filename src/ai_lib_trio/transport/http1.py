@@ -34,6 +34,7 @@ _end_of_head = re.compile(rb"\n\r?\n")
 _status_line = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: (?:[ \t]|[^\x00\s])*)?")
 _field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?)[ \t]*")
 _length = re.compile(r"[0-9]{1,20}")
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -120,6 +121,11 @@ def place_of(url: str) -> str:
 
 
 # ---- what comes in
+
+
+@functools.lru_cache(512)  # a server names its headers the same way every time
+def _lowered(name: bytes) -> str:
+    return name.decode("ascii").lower()
 
 
 class _Pieces:
@@ -258,7 +264,11 @@ class ResponseReader:
             if field is None:
                 self._broken("a line that is no header")
                 return False
-            name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1")
+            raw_name, raw_value = field.groups()
+            name, value = _lowered(raw_name), raw_value.decode("latin-1")
+            if name not in _FRAMING:
+                headers.append((name, value))
+                continue
             if name == "content-length":
                 said = {one.strip(" \t") for one in value.split(",")}
                 value = said.pop()
@@ -274,7 +284,7 @@ class ResponseReader:
                     self._broken("an unknown transfer coding")
                     return False
                 is_chunked = True
-            elif name == "connection":
+            else:
                 is_closing = is_closing or any(one.strip(" \t").lower() == "close" for one in value.split(","))
             headers.append((name, value))
         if status < 200:

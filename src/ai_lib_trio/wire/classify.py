@@ -282,6 +282,7 @@ def _bounded(pause: float) -> float | None:
     return max(pause, 0.0)
 
 
+@lru_cache(maxsize=64)  # a busy provider's replies of one second bear one date
 def _moment(text: str) -> float | None:
     """Seconds since 1970 of an RFC 3339 time or an HTTP date; a time without a zone is UTC."""
     if found := _RFC_3339.fullmatch(text):
