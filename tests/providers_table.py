@@ -40,7 +40,9 @@ def _formats(tree: dict[str, Any]) -> list[str]:
 
 def _row(tree: dict[str, Any], models: int) -> str:
     endpoint, sources = tree["endpoint"], tree["sources"]
-    variables = [endpoint["auth"].get("token_env"), *endpoint.get("variables", {}).values()]
+    ways = [endpoint["auth"], *([endpoint["auth"]["otherwise"]] if "otherwise" in endpoint["auth"] else [])]
+    keys = [way.get(name) for way in ways for name in ("token_env", "key_id_env", "session_env")]
+    variables = [*keys, *endpoint.get("variables", {}).values()]
     remarks = [*(["Gone."] if tree["status"] == "deprecated" else []), *tree.get("notes", ())]
     cells = [
         f"`{tree['id']}`",

@@ -134,7 +134,7 @@ error_classification:
 @pytest.mark.parametrize(
     ("change", "into", "message"),
     [
-        ("type: bearer", "type: beerer", "5 at endpoint.auth.type: expected one of bearer, header, query, none, got the text 'beerer'; did you mean 'bearer'?"),
+        ("type: bearer", "type: beerer", "5 at endpoint.auth.type: expected one of bearer, header, query, hmac_chain, none, got the text 'beerer'; did you mean 'bearer'?"),
         ("auth:", "auht:", "5 at endpoint.auht: unknown key 'auht'; did you mean 'auth'?"),
         ("429: rate_limited", "429: [x]", "8 at error_classification.by_http_status[429]: expected one of"),
         ("a.b: conflict", "a.b: 5", "9 at error_classification.by_error_code.a.b: expected one of"),

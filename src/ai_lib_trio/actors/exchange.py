@@ -30,7 +30,7 @@ from ..types.events import (
     commits,
 )
 from ..types.records import AttemptStarted, EventBatch, FirstToken
-from ..wire.auth import attach, authorise
+from ..wire.auth import attach, authorise, secrets_of, signature
 from ..wire.classify import classify, request_id_of
 from ..wire.limits import read_limits
 from .hooks import Hooks
@@ -140,7 +140,7 @@ class Exchange:
         self._progress.dropped_opaque = encoded.dropped_opaque
         self._progress.warnings = encoded.warnings
         secret = target.secret.reveal() if target.secret is not None else None
-        signed = authorise(encoded.headers, encoded.query, attach(target.manifest.auth, secret))
+        signed = authorise(encoded.headers, encoded.query, attach(target.auth, secret))
         headers, query = signed.headers, signed.query
         if not any(name == "accept-encoding" for name, _ in headers):
             # A stream compressed by the server is delayed by its buffers; a whole body may be.
@@ -150,7 +150,9 @@ class Exchange:
             from urllib.parse import urlencode
 
             url += ("&" if "?" in url else "?") + urlencode(query)
-        return WireRequest(encoded.method, url, headers, encoded.body)
+        method, body, at = encoded.method, encoded.body, self._wall_time()
+        headers = signature(target.auth, secret, method=method, url=url, headers=headers, body=body, at=at)
+        return WireRequest(method, url, headers, body)
 
     # ---- the sink
 
@@ -364,7 +366,7 @@ class Exchange:
             rate_limits=manifest.rate_limits,
             body=body,
             now_wall=self._wall_time(),
-            secrets=() if secret is None else (secret.reveal(),),
+            secrets=() if secret is None else secrets_of(self._target.auth, secret.reveal()),
         )
 
 

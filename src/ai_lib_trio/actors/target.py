@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..pipeline import DecodeProgram
-from ..protocol.manifest import Family, Manifest
+from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.registry import ModelFacts
 from ..wire.encode import Encoder
 
@@ -28,6 +28,7 @@ class Target:
     """One way to reach one model. `ref` is `provider/model`, `model` the id that goes on the wire."""
 
     __slots__ = (
+        "auth",
         "base_url",
         "credential_source",
         "decoder",
@@ -49,6 +50,7 @@ class Target:
         model: str,
         ref: str,
         facts: ModelFacts | None,
+        auth: Auth,
         base_url: str,
         origin: str,
         secret: Any,
@@ -61,6 +63,7 @@ class Target:
         self.model = model
         self.ref = ref
         self.facts = facts
+        self.auth = auth  # the way that its key was found for
         self.base_url = base_url
         self.secret = secret
         self.credential_source = credential_source

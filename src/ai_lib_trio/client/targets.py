@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from ..actors.target import Target
 from ..errors import CallerError
 from ..pipeline import DecodeProgram, compile_decoder
 from ..protocol.loader import Catalog
-from ..protocol.manifest import Family, Manifest
+from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.trust import check_credential, fill, origin_of
 from ..transport.credentials import Credential, CredentialStore
 from ..wire.encode import Encoder, compile_encoder
@@ -57,22 +59,26 @@ class Targets:
             raise CallerError(f"{manifest.id} has no base URL: give one", kind="bad_argument", provider=manifest.id)
         origin = origin_of(base_url)
         credential = await self._credentials.find(manifest, explicit=self._api_keys.get(manifest.id))
+        auth = manifest.auth
         if credential is not None:
-            check_credential(
-                manifest,
-                source=credential.source,
-                name=credential.name,
-                target=origin,
-                declared=origin if declared is None else origin_of(declared),
-                base_url=origin if manifest.id in self._base_urls else None,
-                own=None if manifest.origin == "bundled" else self._catalog.own_keys(),
-            )
+            auth = credential.auth or auth
+            for name in credential.names:
+                check_credential(
+                    manifest,
+                    source=credential.source,
+                    name=name,
+                    target=origin,
+                    declared=origin if declared is None else origin_of(declared),
+                    base_url=origin if manifest.id in self._base_urls else None,
+                    own=None if manifest.origin == "bundled" else self._catalog.own_keys(),
+                )
         return Target(
             manifest=manifest,
             family=family,
             model=ref.model_id,
             ref=ref.ref,
             facts=ref.facts,
+            auth=self._filled(manifest, auth),
             base_url=base_url,
             origin=str(origin),
             secret=credential.secret if credential is not None else None,
@@ -80,6 +86,15 @@ class Targets:
             encoder=encoder,
             decoder=decoder,
         )
+
+    def _filled(self, manifest: Manifest, auth: Auth) -> Auth:
+        """The way to authenticate, with the variables in its scope. One that is not set is refused by the signature."""
+        if auth.chain is None:
+            return auth
+        variables = manifest.endpoint.variables
+        values = {"${" + name + "}": self._environ.get(variable, "").strip() for name, variable in variables.items()}
+        scope = tuple(values.get(part) or part for part in auth.chain.scope)
+        return msgspec.structs.replace(auth, chain=msgspec.structs.replace(auth.chain, scope=scope))
 
     def _declared_url(self, manifest: Manifest) -> str | None:
         """The manifest's own base URL. Variables that it needs are not asked for where the caller gave a URL."""

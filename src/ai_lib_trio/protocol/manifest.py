@@ -21,6 +21,7 @@ from .yaml_source import Document
 __all__ = [
     "Auth",
     "Capabilities",
+    "Chain",
     "Dialect",
     "Endpoint",
     "ErrorRules",
@@ -42,15 +43,32 @@ __all__ = [
 ]
 
 Provenance = Literal["bundled", "given", "fetched"]
-AuthType = Literal["bearer", "header", "query", "none"]
+AuthType = Literal["bearer", "header", "query", "hmac_chain", "none"]
 Scope = Literal["key", "model"]
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # the specification's, and one letter may be an id
 _TAG = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
-_AUTH_TYPES: tuple[AuthType, ...] = ("bearer", "header", "query", "none")
+_AUTH_TYPES: tuple[AuthType, ...] = ("bearer", "header", "query", "hmac_chain", "none")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SCOPE_PART = re.compile(r"(?:\$\{(\w+)\}|[A-Za-z0-9._-]+)", re.ASCII)
 _SCOPES: tuple[Scope, ...] = ("key", "model")
 DEFAULT_TIMEOUT_MS = 10_000  # to connect; the specification's default
 DEFAULT_RETRY_STATUS = (429, 500, 502, 503, 504)  # the specification's, where a policy does not list its own
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """The data of a chain of HMACs: what the algorithm of wire/sign leaves to the provider.
+
+    `scope` are the links after the day, joined by slashes the scope of the key; a part may be `${NAME}`, filled like
+    the base URL's. `seed` stands before the secret. The headers carry the time, the session and the body's hash.
+    """
+
+    scheme: str
+    scope: tuple[str, ...]
+    time_header: str
+    seed: str = ""
+    session_header: str | None = None
+    body_header: str | None = None
 
 
 class Auth(msgspec.Struct, frozen=True):
@@ -60,6 +78,9 @@ class Auth(msgspec.Struct, frozen=True):
     `header`; `query` puts the key into the parameter `param_name`; `none` needs no key. `extra_headers` go with every
     request. `shadowed_env` are variables of an older block beside this one, which never count. `key_id` is the name
     that the key goes by where it is not the provider's id.
+
+    `hmac_chain` signs the request instead (wire/sign): `key_id_env` has the name of the key, `token_env` its secret,
+    `session_env` a token of a session, if there is one. `otherwise` is another way, taken where this one has no key.
     """
 
     type: AuthType = "none"
@@ -70,6 +91,20 @@ class Auth(msgspec.Struct, frozen=True):
     extra_headers: dict[str, str] = {}
     shadowed_env: tuple[str, ...] = ()
     key_id: str | None = None
+    key_id_env: str | None = None
+    session_env: str | None = None
+    chain: Chain | None = None
+    otherwise: "Auth | None" = None
+
+    @property
+    def ways(self) -> "tuple[Auth, ...]":
+        """Every way to authenticate, in the order in which keys are looked for."""
+        return (self,) if self.otherwise is None else (self, *self.otherwise.ways)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Every environment variable that may hold a part of a key, of this way and the others."""
+        return tuple(name for way in self.ways for name in (way.token_env, way.key_id_env, way.session_env) if name)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -344,14 +379,13 @@ def _endpoint(root: Reader) -> Endpoint:
         base_url=base_url.rstrip("/"),
         timeout_ms=reader.integer("timeout_ms", DEFAULT_TIMEOUT_MS, least=1),
         variables=reader.text_map("variables"),
-        auth=_auth(reader),
+        auth=_auth(reader.child("auth"), reader.text_map("variables")),
     )
     reader.close()
     return endpoint
 
 
-def _auth(endpoint: Reader) -> Auth:
-    reader = endpoint.child("auth")
+def _auth(reader: Reader | None, variables: dict[str, str]) -> Auth:
     if reader is None:
         return Auth()
     kind: AuthType = reader.choice("type", _AUTH_TYPES, "bearer")
@@ -362,21 +396,52 @@ def _auth(endpoint: Reader) -> Auth:
         raise reader.where.error("expected 'header' for auth of type header, got nothing")
     elif kind == "query" and not param:
         raise reader.where.error("expected 'param_name' for auth of type query, got nothing")
-    token_env = reader.text("token_env")
-    if token_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", token_env):
-        raise reader.where.at("token_env").error(f"expected the name of a variable, got {kind_of(token_env)}")
+    chain = _chain(reader, variables) if kind == "hmac_chain" else None
+    if chain is not None:
+        header = header or "Authorization"
+    named = {key: reader.text(key) for key in ("token_env", "key_id_env", "session_env")}
+    for key, variable in named.items():
+        if variable is not None and not _VARIABLE.fullmatch(variable):
+            raise reader.where.at(key).error(f"expected the name of a variable, got {kind_of(variable)}")
+        if chain is None and variable is not None and key != "token_env":
+            raise reader.where.at(key).error(f"expected `{key}` with auth of type hmac_chain only")
+    otherwise = reader.child("otherwise")
     auth = Auth(
         type=kind,
         header=header,
         prefix=prefix or "",
         param_name=param,
-        token_env=token_env,
+        token_env=named["token_env"],
+        key_id_env=named["key_id_env"],
+        session_env=named["session_env"],
+        chain=chain,
+        otherwise=None if otherwise is None else _auth(otherwise, variables),
         extra_headers=reader.text_map("extra_headers"),
         shadowed_env=reader.texts("shadowed_env"),
         key_id=reader.text("key_id"),
     )
     reader.close()
     return auth
+
+
+def _chain(reader: Reader, variables: dict[str, str]) -> Chain:
+    """The fields of an `hmac_chain`."""
+    parts = tuple(reader.texts("scope"))
+    for number, part in enumerate(parts):
+        found = _SCOPE_PART.fullmatch(part)
+        if found is None or (found.group(1) and found.group(1) not in variables):
+            expected = "a word, or ${NAME} of `endpoint.variables`"
+            raise reader.where.at("scope", number).error(f"expected {expected}, got {kind_of(part)}")
+    if not parts:
+        raise reader.where.error("expected 'scope', the links of the chain, for auth of type hmac_chain")
+    return Chain(
+        scheme=reader.need_text("scheme"),
+        scope=parts,
+        time_header=reader.need_text("time_header").lower(),
+        seed=reader.text("seed") or "",
+        session_header=(reader.text("session_header") or "").lower() or None,
+        body_header=(reader.text("body_header") or "").lower() or None,
+    )
 
 
 def _families(root: Reader, dialect_of: DialectOf, parameters: dict[str, Parameter]) -> dict[str, Family]:

@@ -132,8 +132,7 @@ class OwnKeys(NamedTuple):
         origins: dict[str, frozenset[Origin]] = {}
         for ident, manifest in manifests.items():
             names = {conventional_env(one) for one in (ident, *manifest.aliases, manifest.auth.key_id or ident)}
-            if manifest.auth.token_env:
-                names.add(manifest.auth.token_env)
+            names.update(manifest.auth.variables)
             for name in names:
                 owners.setdefault(name, set()).add(ident)
             try:
@@ -217,11 +216,11 @@ def check_fetched(manifest: Manifest, own: OwnKeys) -> None:
         if one in own.origins:
             raise where.at("id").error(f"a fetched manifest cannot be {one!r}, which is bundled")
     allowed = conventional_env(manifest.id)
-    token_env = manifest.auth.token_env
-    if token_env is not None and token_env != allowed:
-        raise where.at("endpoint", "auth", "token_env").error(
-            f"a fetched manifest may only name {allowed}, got {token_env}"
-        )
+    for variable in manifest.auth.variables:
+        if variable != allowed:
+            raise where.at("endpoint", "auth", "token_env").error(
+                f"a fetched manifest may only name {allowed}, got {variable}"
+            )
     if allowed in own.owners:
         raise where.at("id").error(f"a fetched manifest cannot resolve {allowed}, which a bundled one resolves")
     check_variables(manifest, own)

@@ -7,16 +7,17 @@ never what was found.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import trio
 
 from ..errors import CredentialError
-from ..protocol.manifest import Manifest
+from ..protocol.manifest import Auth, Manifest
 from ..protocol.trust import KeySource, conventional_env
 
-__all__ = ["KEYRING_SERVICES", "Credential", "CredentialStore", "Search", "Secret", "search_for"]
+__all__ = ["KEYRING_SERVICES", "Credential", "CredentialStore", "Search", "Secret", "looks_around", "search_for"]
 
 KEYRING_SERVICES = ("ai-protocol", "ai-lib")  # the specification's names, in its order
 KeyringLookup = Callable[[str, str], "str | None"]
@@ -64,12 +65,23 @@ class Secret:
 
 
 class Credential(NamedTuple):
-    """What was found for a provider. `name` is the variable, the keyring's service, or `explicit`."""
+    """What was found for a provider. `name` is the variable, the keyring's service, or `explicit`.
+
+    `auth` is the way that the key is for, None for the manifest's first; `others` are further variables that it was
+    put together from.
+    """
 
     provider: str
     source: KeySource
     name: str
     secret: Secret
+    auth: Auth | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that it was found by."""
+        return (self.name, *self.others)
 
 
 class Search(NamedTuple):
@@ -90,7 +102,7 @@ class Search(NamedTuple):
 def search_for(manifest: Manifest) -> Search:
     """Where this provider's key is looked for."""
     auth = manifest.auth
-    required = (auth.token_env,) if auth.token_env else ()
+    required = tuple(_named(way) for way in auth.ways if way.token_env)
     usual = conventional_env(auth.key_id or manifest.id)
     diagnostics = tuple(
         f"{name} is named by an auth block beside the one of the endpoint and does not count"
@@ -99,18 +111,45 @@ def search_for(manifest: Manifest) -> Search:
     return Search(required, () if usual in (*required, *auth.shadowed_env) else (usual,), diagnostics)
 
 
+def _named(way: Auth) -> str:
+    return f"{way.key_id_env} with {way.token_env}" if way.key_id_env else str(way.token_env)
+
+
+def _way_of(auth: Auth, value: str) -> Auth:
+    """The way that a key given as one text is for: a pair, written with a colon, is for a signature."""
+    pairs = [way for way in auth.ways if way.chain is not None]
+    single = [way for way in auth.ways if way.chain is None]
+    fitting = pairs if ":" in value else single
+    return (fitting or [auth])[0]
+
+
+def looks_around(target: str | None = None) -> bool:
+    """Whether keys are looked for where nobody handed them over: in variables and keyrings.
+
+    Not inside of WebAssembly, whose host gives what may be used. `target` is a platform or target triple; this one's
+    without it.
+    """
+    where = target or sys.platform
+    return not where.startswith("wasm") and where not in ("emscripten", "wasi")
+
+
 class CredentialStore:
     """Finds keys, and remembers what a keyring said. One for a client; it holds no task and needs no closing.
 
     `environ` is what is looked at for variables; the process's own is given by whoever opens the client. `keyring`
-    False leaves the keyring alone; a callable takes its place: (service, user) -> key or None.
+    False leaves the keyring alone; a callable takes its place: (service, user) -> key or None. With `implicit` False
+    only a key that the caller gives counts; by itself it is what `looks_around` says of this platform.
     """
 
-    __slots__ = ("_asking", "_environ", "_keyring", "_known")
+    __slots__ = ("_asking", "_environ", "_keyring", "_known", "_name")
 
-    def __init__(self, environ: Mapping[str, str], *, keyring: bool | KeyringLookup = True) -> None:
-        self._environ = environ
-        self._keyring = keyring
+    def __init__(
+        self, environ: Mapping[str, str], *, keyring: bool | KeyringLookup = True, implicit: bool | None = None
+    ) -> None:
+        is_implicit = looks_around() if implicit is None else implicit
+        self._environ = environ if is_implicit else {}
+        self._keyring = keyring if is_implicit else False
+        self._name = "explicit" if is_implicit else "host_supplied"
         self._known: dict[str, Credential | None] = {}
         self._asking: dict[str, trio.Event] = {}
 
@@ -120,17 +159,22 @@ class CredentialStore:
     def find_nowait(self, manifest: Manifest, *, explicit: str | None = None) -> Credential | None:
         """The key as the caller gave it, else from a variable; None where neither has one. Blank counts as unset."""
         if explicit is not None and explicit.strip():
-            return Credential(manifest.id, "explicit", "explicit", Secret(explicit.strip()))
-        search = search_for(manifest)
-        named: tuple[tuple[KeySource, tuple[str, ...]], ...] = (
-            ("manifest_env", search.required),
-            ("conventional_env", search.conventional),
-        )
-        for source, names in named:
-            for name in names:
-                value = self._environ.get(name, "").strip()
-                if value:
-                    return Credential(manifest.id, source, name, Secret(value))
+            way = _way_of(manifest.auth, explicit)
+            return Credential(manifest.id, "explicit", self._name, Secret(explicit.strip()), way)
+        for way in manifest.auth.ways:
+            names = [name for name in (way.key_id_env, way.token_env) if name]
+            values = [self._environ.get(name, "").strip() for name in names]
+            if not names or not all(values):
+                continue
+            session = self._environ.get(way.session_env, "").strip() if way.session_env else ""
+            if way.session_env and session:
+                names.append(way.session_env)
+                values.append(session)
+            return Credential(manifest.id, "manifest_env", names[0], Secret(":".join(values)), way, tuple(names[1:]))
+        for name in search_for(manifest).conventional:
+            value = self._environ.get(name, "").strip()
+            if value:
+                return Credential(manifest.id, "conventional_env", name, Secret(value), _way_of(manifest.auth, value))
         return None
 
     async def find(self, manifest: Manifest, *, explicit: str | None = None) -> Credential | None:
@@ -147,7 +191,7 @@ class CredentialStore:
         if found is None and self._keyring is not False:
             found = await self._from_keyring(manifest.auth.key_id or manifest.id)
         if found is not None:
-            return found
+            return found._replace(auth=found.auth or _way_of(manifest.auth, found.secret.reveal()))
         search = search_for(manifest)
         message = f"no key for {manifest.id}; looked for {search.describe(keyring=self._keyring is not False)}"
         for line in search.diagnostics:

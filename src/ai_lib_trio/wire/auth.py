@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
+from .sign import key_pair, sign
 
-__all__ = ["Attached", "attach", "authorise", "check_header", "merge_headers"]
+__all__ = ["Attached", "attach", "authorise", "check_header", "merge_headers", "secrets_of", "signature"]
 
 Pairs = list[tuple[str, str]]
 
@@ -41,7 +42,7 @@ def attach(auth: Auth, secret: str | None) -> Attached:
     can carry. The key itself is in no message.
     """
     extra = [(name.lower(), value) for name, value in auth.extra_headers.items()]
-    if auth.type == "none":
+    if auth.type == "none" or auth.chain is not None:  # a signature is made of the whole request: see `signature`
         return Attached([], [], extra)
     key = (secret or "").strip()
     if not key:
@@ -69,6 +70,30 @@ def authorise(headers: Sequence[tuple[str, str]], query: Sequence[tuple[str, str
     merged = merge_headers(merge_headers(added.extra, headers), added.headers)
     own = {name.lower() for name, _ in added.query}
     return Attached(merged, [pair for pair in query if pair[0].lower() not in own] + list(added.query), [])
+
+
+def signature(
+    auth: Auth, secret: str | None, *, method: str, url: str, headers: Pairs, body: bytes, at: float
+) -> Pairs:
+    """A request's headers with its signature, where a manifest asks for one; else the headers as they are.
+
+    `at` is the time of the attempt, in seconds since the epoch: a signature is good for minutes, so each attempt has
+    its own. Raises CredentialError (no_credential).
+    """
+    if auth.chain is None:
+        return headers
+    pair = key_pair(secret or "")
+    header = auth.header or "authorization"
+    signed = sign(auth.chain, pair, method=method, url=url, headers=headers, body=body, at=at, header=header)
+    return merge_headers(headers, signed)
+
+
+def secrets_of(auth: Auth, secret: str | None) -> tuple[str, ...]:
+    """What may not stand in anything that is shown: the key, and its parts where it has parts."""
+    if secret is None:
+        return ()
+    pair = key_pair(secret) if auth.chain is not None else None
+    return (secret,) if pair is None else (secret, pair.secret, *([pair.session] if pair.session else []))
 
 
 def merge_headers(under: Iterable[tuple[str, str]], over: Iterable[tuple[str, str]]) -> Pairs:
