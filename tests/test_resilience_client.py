@@ -593,6 +593,20 @@ async def test_a_cost_cap_stops_what_might_exceed_it(quiescence: Quiescence, aut
         assert [one.kind for one in race.members] == [None, "cost_cap"]
 
 
+async def test_a_retry_counts_against_the_cost_cap_too(quiescence: Quiescence, autojump_clock: MockClock) -> None:
+    transport = ScriptedTransport([Sending(), Fail(TransportError("gone", kind="reset"))], reply("fine"))
+    async with client_on(transport, PRICED) as client:
+        chat = client.chat().user("x").max_tokens(1000)
+        bound = (await chat.preflight()).cost_bound
+        error = await fails(chat.cost_cap(bound * 1.5), streams=False)
+        # What was sent and never answered may have cost all that it might: nothing is left for another.
+        assert (error.kind, len(transport.asked), [one.billed for one in error.attempts]) == ("reset", 1, ["unknown"])
+        refused_once = ScriptedTransport(refused(503), reply("fine"))
+    async with client_on(refused_once, PRICED) as client:
+        chat = client.chat().user("x").max_tokens(1000).cost_cap(bound)
+        assert (await ask(chat, streams=True))[0] == "fine"  # a refusal cost nothing
+
+
 # ---- the ledger
 
 

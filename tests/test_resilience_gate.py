@@ -65,6 +65,21 @@ def test_a_reply_that_answers_an_earlier_call_is_not_believed_over_a_later_one()
     assert limiter.ready_at(1, 1.1) > 1.1
 
 
+def test_replies_that_tell_of_tokens_alone_are_ordered_by_their_calls_too() -> None:
+    limiter = Limiter(LimitRules(), 0.0)
+    early, late = limiter.take(100, 0.0), limiter.take(100, 0.0)
+    limiter.learn(late, LimitsSeen(tokens=Window(None, 0, 60.0)), 1.0)
+    limiter.learn(early, LimitsSeen(tokens=Window(None, 100, 60.0)), 1.1)
+    assert limiter.ready_at(1, 1.1) == 61.0
+
+
+def test_calls_that_went_before_the_first_reply_told_a_limit_count_against_it() -> None:
+    limiter = Limiter(LimitRules(), 0.0)
+    first, _, _ = (limiter.take(10, 0.0) for _ in range(3))
+    limiter.learn(first, LimitsSeen(requests=Window(None, 2, 60.0)), 1.0)
+    assert limiter.ready_at(10, 1.0) == 61.0
+
+
 def test_a_limit_of_which_nobody_said_when_it_ends_holds_nobody_for_ever() -> None:
     limiter = Limiter(LimitRules(), 0.0)
     limiter.learn(limiter.take(1, 0.0), LimitsSeen(requests=Window(None, 0, None)), 0.0)
@@ -345,6 +360,19 @@ def test_one_that_is_overtaken_until_it_is_too_late_is_told_when_its_turn_comes(
     out = gate.turn(60.0)
     assert out == []
     assert gate.queued == 0  # it was sent away in the turn in which it was overtaken
+
+
+def test_whoever_has_no_deadline_waits_ten_minutes_for_a_permit_and_no_longer() -> None:
+    gate = gate_of(max_inflight=1)
+    gate.offer(ticket(1), 0.0)
+    assert admitted(gate, 0.0) == [1]
+    gate.offer(ticket(2, now=5.0), 5.0)
+    gate.offer(ticket(3, now=6.0, deadline=10_000.0), 6.0)
+    assert admitted(gate, 6.0) == []
+    assert gate.wake_at() == 605.0
+    out = gate.turn(605.0)
+    assert [(one.number, error.kind if error else None) for one, error in out] == [(2, "admission_too_late")]
+    assert (gate.queued, gate.wake_at()) == (1, math.inf)
 
 
 def test_a_limit_by_model_holds_that_model_alone_and_one_by_key_holds_all() -> None:

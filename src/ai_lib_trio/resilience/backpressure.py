@@ -135,7 +135,20 @@ class ProviderGate:
             mark = limiter.take(ticket.tokens, now)
             ticket.marks = _Passes(limiter, mark, self._enter(ticket.model, now), self._enter(CONNECTION, now))
             out.append((ticket, None))
+        out.extend(self._tired(now))
         out.extend((ticket, refusal) for ticket, refusal in self._overflow(now))
+        longest = self._queue.longest_patient()
+        if longest is not None:
+            self._wake_at = min(self._wake_at, due_of(longest))
+        return out
+
+    def _tired(self, now: float) -> list[tuple[Ticket, AdmissionError]]:
+        """Those without a deadline that have waited as long as anybody may, for limits or for a permit."""
+        out: list[tuple[Ticket, AdmissionError]] = []
+        while (ticket := self._queue.longest_patient()) is not None and due_of(ticket) <= now:
+            self._queue.remove(ticket)
+            waited = f"it waited {now - ticket.arrived:.0f} s behind {len(self._inflight)} running calls"
+            out.append((ticket, AdmissionError(waited, kind="admission_too_late")))
         return out
 
     def _sent_away(self, now: float) -> list[tuple[Ticket, AdmissionError | None]]:

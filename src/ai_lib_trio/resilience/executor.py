@@ -18,7 +18,7 @@ import msgspec
 from ..errors import CallerError
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
-from ..service import Call, Service
+from ..service import Call, Outlet, Service
 from ..types.records import Record
 from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
@@ -57,10 +57,11 @@ class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     The first group is about attempts (`max_attempts` counts the first; 1 is no retry). `can_continue` names models that
     go on with an answer that ends the messages, beside those whose manifests declare `assistant_prefill`. The second
-    group is about the gate in front of each provider: `breaker` and `retry_budget` may be `"off"`. `requests_per_minute` and `tokens_per_minute`
-    are limits of the caller's own, for each key or model as the provider's manifest declares; limits that replies tell
-    are kept in any case. `when_full` says whether a call waits for a permit or is shed. `tenants` are weights, 1 for
-    who is not named. `providers` has settings for one provider, by id, over these.
+    group is about the gate in front of each provider: `breaker` and `retry_budget` may be `"off"`.
+    `requests_per_minute` and `tokens_per_minute` are limits of the caller's own, for each key or model as the
+    provider's manifest declares; limits that replies tell are kept in any case. `when_full` says whether a call waits
+    for a permit or is shed. `tenants` are weights, 1 for who is not named. `providers` has settings for one provider,
+    by id, over these.
     """
 
     max_attempts: int | None = None
@@ -221,19 +222,45 @@ class ResilientExecutor:
     def _step(self, model: str | None, api: str | None, terms: CallTerms, chance: Chance) -> Step:
         async def enter(call: Call) -> Call:
             target = call.target if model is None else await self._find(model, api)
-            return self._admit(call, target, terms)
+            return self._admit(call, target)
 
-        async def run(call: Call, outlet: Any) -> None:
+        async def run(call: Call, outlet: Outlet) -> None:
             rules = self._rules_for(call.target, terms)
-            await retrying(self._innermost, rules, chance=chance, emit=self._emit)(call, outlet)
+            attempt = self._innermost if terms.cost_cap is None else self._capped(terms.cost_cap)
+            await retrying(attempt, rules, chance=chance, emit=self._emit)(call, outlet)
 
         return Step(model or "", enter, run, self._goes_on)
+
+    def _capped(self, cap: float) -> Service:
+        """An attempt that is not started where it might cost more than is left.
+
+        Looked at right before it is entered in the call's log: members of a race begin at one instant, and a retry
+        spends again.
+        """
+
+        async def run(call: Call, outlet: Outlet) -> None:
+            target: Target = call.target
+            seen = look(
+                call.request,
+                ref=target.ref,
+                manifest=target.manifest,
+                facts=target.facts,
+                gates="off",
+                spent=self._spent(call),
+                cost_cap=cap,
+            )
+            refusal = refusal_of(seen)
+            if refusal is not None:
+                raise refusal.located(provider=target.manifest.id, model=target.model)
+            await self._innermost(call, outlet)
+
+        return run
 
     def _goes_on(self, call: Call) -> bool:
         target: Target = call.target
         return target.ref in (self.settings.can_continue or ()) or _is_declared_to_go_on(target)
 
-    def _admit(self, call: Call, target: Target, terms: CallTerms) -> Call:
+    def _admit(self, call: Call, target: Target) -> Call:
         """The call as it goes to this target. Raises why it may not."""
         request = call.request
         if request.model != target.model:
@@ -244,8 +271,6 @@ class ResilientExecutor:
             manifest=target.manifest,
             facts=target.facts,
             gates=self._gates,
-            spent=self._spent(call) if terms.cost_cap is not None else 0.0,
-            cost_cap=terms.cost_cap,
         )
         refusal = refusal_of(seen)
         if refusal is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping
 
 from ..service import Ticket
@@ -46,6 +47,7 @@ class FairQueue:
         self._tenants: dict[str, _Tenant] = {}
         self._now = 0.0  # virtual time: where the last one that was served stood
         self._size = 0
+        self._patient: OrderedDict[Ticket, None] = OrderedDict()  # without a deadline, as they arrived
         self.tokens = 0  # that the tickets here are thought to use
 
     def __len__(self) -> int:
@@ -70,6 +72,8 @@ class FairQueue:
         tenant.queued[ticket] = None
         lane = tenant.lanes.setdefault(ticket.model, [])
         heapq.heappush(lane, (due_of(ticket), ticket.number, ticket.attempt, ticket))
+        if ticket.deadline == math.inf:
+            self._patient[ticket] = None
         self._size += 1
         self.tokens += ticket.tokens
 
@@ -106,6 +110,7 @@ class FairQueue:
         """It leaves unserved."""
         tenant = self._tenants[ticket.tenant]
         del tenant.queued[ticket]
+        self._patient.pop(ticket, None)
         self._size -= 1
         self.tokens -= ticket.tokens
         self._tidy(tenant)
@@ -149,6 +154,10 @@ class FairQueue:
             calls += int(part * len(theirs))
             tokens += part * sum(other.tokens for other in theirs)
         return calls, tokens
+
+    def longest_patient(self) -> Ticket | None:
+        """Of those without a deadline the one that came first: others are ended by their own."""
+        return next(iter(self._patient), None)
 
     def by_tenant(self) -> dict[str, int]:
         """How many wait, by tenant."""

@@ -31,13 +31,12 @@ class Bucket:
     there is: then `level` is what is left until `resets_at`, and after that there is no limit until somebody tells one.
     """
 
-    __slots__ = ("_at", "_level", "capacity", "rate", "resets_at", "taken")
+    __slots__ = ("_at", "_level", "capacity", "rate", "resets_at")
 
     def __init__(self, capacity: float = math.inf, rate: float = 0.0, now: float = 0.0) -> None:
         self.capacity = capacity
         self.rate = rate
         self.resets_at: float | None = None
-        self.taken = 0.0  # everything taken since the start: a mark to count from
         self._level = capacity
         self._at = now
 
@@ -77,7 +76,6 @@ class Bucket:
     def take(self, amount: float, now: float) -> None:
         """Take it, whether it is there or not."""
         self._level = self.level(now) - amount
-        self.taken += amount
 
     def give_back(self, amount: float, now: float) -> None:
         """What was taken and not used."""
@@ -104,17 +102,26 @@ class Bucket:
 
 
 class Mark(NamedTuple):
-    """What one admitted call took, and the counters then."""
+    """What one admitted call took, and how many calls and tokens had been admitted by then."""
 
     tokens: float
-    seen_requests: float
-    seen_tokens: float
+    calls_by_then: int
+    tokens_by_then: float
 
 
 class Limiter:
     """The limits of one scope: a key, or one model of it."""
 
-    __slots__ = ("_learnt_to", "_requests", "_seen_requests", "_seen_tokens", "_tokens", "paused_until")
+    __slots__ = (
+        "_calls_taken",
+        "_learnt_to",
+        "_requests",
+        "_seen_requests",
+        "_seen_tokens",
+        "_tokens",
+        "_tokens_taken",
+        "paused_until",
+    )
 
     def __init__(self, rules: LimitRules, now: float) -> None:
         self.paused_until = -math.inf
@@ -122,7 +129,9 @@ class Limiter:
         self._tokens = _per_minute(rules.tokens_per_minute, now)
         self._seen_requests: Bucket | None = None
         self._seen_tokens: Bucket | None = None
-        self._learnt_to = -1.0  # requests admitted before the last reply that was believed
+        self._calls_taken = 0
+        self._tokens_taken = 0.0
+        self._learnt_to = 0  # calls admitted by the one whose reply was believed last
 
     def _buckets(self) -> list[tuple[Bucket, bool]]:
         pairs = (
@@ -163,11 +172,9 @@ class Limiter:
         """A call goes: take its share of everything."""
         for bucket, is_tokens in self._buckets():
             bucket.take(min(tokens, bucket.capacity) if is_tokens else 1.0, now)
-        return Mark(
-            tokens,
-            self._seen_requests.taken if self._seen_requests is not None else 0.0,
-            self._seen_tokens.taken if self._seen_tokens is not None else 0.0,
-        )
+        self._calls_taken += 1
+        self._tokens_taken += tokens
+        return Mark(tokens, self._calls_taken, self._tokens_taken)
 
     def settle(self, mark: Mark, *, used: float | None, was_sent: bool, now: float) -> None:
         """The call is over. What never went out is given back; tokens are corrected to what was used."""
@@ -180,17 +187,17 @@ class Limiter:
 
     def learn(self, mark: Mark, seen: LimitsSeen, now: float) -> None:
         """Believe what the reply to the call of that mark told, unless a later call's reply was there first."""
-        if mark.seen_requests < self._learnt_to:
+        if mark.calls_by_then < self._learnt_to:
             return
-        self._learnt_to = mark.seen_requests
+        self._learnt_to = mark.calls_by_then
         if seen.requests is not None and seen.requests.remaining is not None:
             if self._seen_requests is None:
                 self._seen_requests = Bucket(now=now)
-            self._seen_requests.learn(seen.requests, self._seen_requests.taken - mark.seen_requests, now)
+            self._seen_requests.learn(seen.requests, self._calls_taken - mark.calls_by_then, now)
         if seen.tokens is not None and seen.tokens.remaining is not None:
             if self._seen_tokens is None:
                 self._seen_tokens = Bucket(now=now)
-            self._seen_tokens.learn(seen.tokens, self._seen_tokens.taken - mark.seen_tokens, now)
+            self._seen_tokens.learn(seen.tokens, self._tokens_taken - mark.tokens_by_then, now)
 
     def pause(self, seconds: float, now: float) -> None:
         """The provider asked for quiet."""

@@ -25,7 +25,7 @@ from .delivery import Delivery
 __all__ = ["Chance", "RetryRules", "Stop", "Wait", "decide", "retrying", "rules_of"]
 
 # Refusals of our own before anything was sent. When they meet a retry, the failure that led to it says more.
-GATE_KINDS = frozenset({"breaker_open", "shed", "admission_too_late", "retry_budget", "provider_failed"})
+GATE_KINDS = frozenset({"breaker_open", "shed", "admission_too_late", "retry_budget", "provider_failed", "cost_cap"})
 
 
 class RetryRules(NamedTuple):
