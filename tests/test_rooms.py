@@ -30,12 +30,14 @@ MAY_SEE: dict[str, set[str]] = {
     "client": TRIO | {"resilience", "transport", "actors", "routing"},
     "telemetry": TRIO,
     "simulator": {"errors", "types", "protocol", "pipeline", "wire"},
-    "cli": TRIO | {"resilience", "transport", "actors", "routing", "client", "telemetry", "simulator"},
+    "conformance": TRIO | {"resilience", "transport.credentials"},
+    "cli": TRIO | {"resilience", "transport", "actors", "routing", "client", "telemetry", "simulator", "conformance"},
 }
 MAY_SEE["testing"] = set(MAY_SEE) | {"testing"}
 INNER = ("errors", "types", "protocol", "pipeline", "wire", "service")
 FOREIGN_TO_INNER = {"trio", "httpx", "httpcore", "anyio", "asyncio", "socket", "ssl", "outcome"}
 LAZY = {"yaml", "jsonpath_ng", "fastjsonschema", "httpx", "click", "rich", "keyring", "watchfiles"}
+LAZY |= {"opentelemetry", "prometheus_client"}
 
 
 def modules() -> list[Path]:

@@ -15,6 +15,7 @@ import click
 from .. import __version__
 from ..errors import AiLibError
 from .chat import chat
+from .conformance import conformance
 from .demo import demo
 from .manifests import manifests
 from .models import models
@@ -44,7 +45,7 @@ def ailib() -> None:
     """
 
 
-for command in (demo, chat, race, providers, models, manifests, simulate):
+for command in (demo, chat, race, providers, models, manifests, simulate, conformance):
     ailib.add_command(command)
 
 

@@ -52,8 +52,13 @@ def translate(
     fan_out: bool,
     selector: str | None,
     notes: list[str],
+    verbatim: bool = False,
 ) -> Translated:
-    """The rules of an event map. `selector` is a condition that frames must meet (errors pass all the same)."""
+    """The rules of an event map. `selector` is a condition that frames must meet (errors pass all the same).
+
+    With `verbatim` a rule does not say what its values mean: it gives them as they are, in a block that is called like
+    the event.
+    """
     base, _, rest = (candidate_path or "").partition("[*]")
     context = _Context(where, notes, usage_names, base if rest and fan_out else None, rest if base else None)
     rules: dict[str, Rule] = {}
@@ -68,18 +73,24 @@ def translate(
     }
     for number, rule in listed:
         emit, fields, at = str(rule.get("emit")), _fields(rule), where.at(number)
-        if emit == "ToolCallStarted" and fields.get("tool_name") in whole_names and "index" not in fields:
+        if (
+            not verbatim
+            and emit == "ToolCallStarted"
+            and fields.get("tool_name") in whole_names
+            and "index" not in fields
+        ):
             notes.append(_note(at, "the call is told whole by a later rule; this one would open it twice"))
             continue
         match = _condition(rule.get("match"), at.at("match"), context)
-        if emit == "StreamError":
+        if emit == "StreamError" and not verbatim:
             if error is None:
                 error = {"match": match or "exists($.error)", "extract": _error_fields(fields)}
             continue
         if selector is not None:
             match = f"({selector}) && ({match})" if match else selector
         has_pieces = "PartialToolCall" in emits
-        for suffix, made in _facts(emit, fields, at, context, has_pieces):
+        facts = [("", _as_written(emit, fields))] if verbatim else _facts(emit, fields, at, context, has_pieces)
+        for suffix, made in facts:
             name = f"{number}_{emit}{suffix}"
             built = _looped(made, match, at, context)
             if built is not None:
@@ -135,6 +146,13 @@ def _error_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         if is_path(fields.get(field)):
             parts[field] = fields[field]
     return parts
+
+
+def _as_written(emit: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """A rule's values under the names that it gives them. Constants alone tell that it matched."""
+    paths = [value for value in fields.values() if is_path(value)]
+    data = fields if paths else {"type": emit, **fields}
+    return {"emit": "OpaqueBlock", "extract": {"kind": emit, "data": data, "is_complete": True}, "reads": paths}
 
 
 def _facts(

@@ -22,7 +22,7 @@ from .yaml_source import Document
 
 __all__ = ["AT_LOAD", "KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys", "types_of"]
 
-SCHEMAS = ("provider", "models", "dialect", "foreign")
+SCHEMAS = ("provider", "models", "dialect", "foreign", "contract")
 # What fastjsonschema compiles as the standard means it. It takes any other keyword for no keyword, without a word.
 KEYWORDS = frozenset((
     "$schema", "$id", "$defs", "$ref", "title", "description", "type", "properties", "required", "additionalProperties",

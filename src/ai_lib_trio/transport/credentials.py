@@ -65,7 +65,7 @@ class Secret:
 
 
 class Credential(NamedTuple):
-    """What was found for a provider. `name` is the variable, the keyring's service, or `explicit`.
+    """What was found for a provider. `name` is the variable, the keyring's service, `explicit` or `host_supplied`.
 
     `auth` is the way that the key is for, None for the manifest's first; `others` are further variables that it was
     put together from.
