@@ -168,7 +168,7 @@ def test_maps_merge_lists_and_scalars_replace_null_removes(base: str, over: str,
         (
             "type: bearer",
             "type: bear",
-            "endpoint.auth.type: expected one of bearer, header, query, none, got the text 'bear'; "
+            "endpoint.auth.type: expected one of bearer, header, query, hmac_chain, none, got the text 'bear'; "
             "did you mean 'bearer' or 'header'?",
         ),
         ("optional: [tools]", "optional: tools", "capabilities.optional: expected a list, got the text 'tools'"),

@@ -95,6 +95,55 @@ def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -
     return 1 if report.faults else 0
 
 
+@manifests.command()
+@click.argument("folder", required=False)
+@click.option("--out", metavar="FOLDER", help="Where to write; `dist` beside the sources if not given.")
+@JSON
+def build(folder: str | None, out: str | None, as_document: bool) -> int:
+    """Write dist/: JSON of what loading a folder of manifests comes to, and an index; without FOLDER, the bundled set.
+
+    It is read in preference while the sources are what they were. The same sources give the same bytes. Exit 1, and
+    nothing is written, where a manifest has a fault.
+    """
+    from ..protocol.build import is_ours_to_write, write_dist
+
+    catalog = Catalog.open(folder, environ={}, strict=True)
+    tree = catalog.trees[0]
+    target = Path(out) if out is not None else tree.dist
+    if not isinstance(target, Path) or (out is None and tree.is_trusted):
+        raise CallerError(f"{folder or 'the bundled set'} has no place for a dist; say --out", kind="bad_argument")
+    if not is_ours_to_write(target):
+        raise CallerError(f"{target} holds JSON that is not ours to replace; say another --out", kind="bad_argument")
+    faults = catalog.check()
+    for fault in faults:
+        sys.stderr.write(one_line(fault) + "\n")
+    if faults:
+        return 1
+    files = catalog.build(0)
+    changed = write_dist(target, files)
+    if as_document:
+        sys.stdout.write(as_json({"folder": str(target), "files": len(files), "changed": changed}) + "\n")
+    else:
+        sys.stdout.write(f"{target}: {len(files)} files, {len(changed)} changed\n")
+    return 0
+
+
+@manifests.command()
+@click.argument("file")
+@click.option("--out", metavar="FILE", help="Where to write; standard output if not given.")
+def convert(file: str, out: str | None) -> None:
+    """Turn a manifest of the specification's version 1 into one of version 2 that means the same.
+
+    What has no words in version 2 is a comment in the new file.
+    """
+    catalog = Catalog.open(file, environ={})
+    text = catalog.convert(_ident(file, catalog))
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        Path(out).write_text(text, encoding="utf-8")
+
+
 class _Report:
     """What passed, and every fault, once."""
 
@@ -160,12 +209,17 @@ def _find(name: str, manifests: str | None) -> tuple[Catalog, Manifest]:
         catalog = Catalog.open(manifests)
         return catalog, catalog.provider(name)
     catalog = Catalog.open(name, environ={})
+    return catalog, catalog.provider(_ident(name, catalog))
+
+
+def _ident(file: str, catalog: Catalog) -> str:
+    """The id of the provider in a file, or the file's stem where it has none that is text."""
     tree = catalog.trees[0]
     if tree.single is None:
-        raise CallerError(f"{name} is a directory; name a manifest in it", kind="bad_argument")
+        raise CallerError(f"{file} is a directory; name a manifest in it", kind="bad_argument")
     head = tree.read_file(tree.single).data
     ident = head.get("id") if isinstance(head, dict) else None
-    return catalog, catalog.provider(ident if isinstance(ident, str) else tree.single.stem)
+    return ident if isinstance(ident, str) else str(tree.single.stem)
 
 
 def _is_path(name: str) -> bool:

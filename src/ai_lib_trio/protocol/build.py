@@ -23,6 +23,7 @@ __all__ = [
     "decode_data",
     "digest",
     "encode_data",
+    "is_ours_to_write",
     "make_index",
     "plain",
     "restored",
@@ -111,6 +112,18 @@ def make_index(
         msgspec.Raw(msgspec.json.encode({name: dict(sorted(found.items())) for name, found in sorted(models.items())})),
     )
     return msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n"
+
+
+def is_ours_to_write(out: Path) -> bool:
+    """Whether a folder holds no JSON, or what `write_dist` may have written: other programs call theirs dist too."""
+    index = out / "index.json"
+    if not index.is_file():
+        return next(out.rglob("*.json"), None) is None
+    try:
+        found = msgspec.json.decode(index.read_bytes())
+    except msgspec.MsgspecError:
+        return False
+    return isinstance(found, dict) and {"format", "sources", "names", "dialects", "models"} <= found.keys()
 
 
 def write_dist(out: Path, files: Mapping[str, bytes]) -> list[str]:

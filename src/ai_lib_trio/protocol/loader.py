@@ -14,7 +14,16 @@ from ..errors import CallerError, ManifestError
 from . import sources
 from .build import KINDS, decode_data, digest, encode_data, make_index
 from .forms import FORM_FIELDS, encode_manifest, encode_models, read_manifest_form, read_models_form
-from .manifest import Dialect, ErrorRules, Manifest, Provenance, read_dialect, read_error_rules, read_manifest
+from .manifest import (
+    Dialect,
+    ErrorRules,
+    Manifest,
+    Provenance,
+    manifest_tree,
+    read_dialect,
+    read_error_rules,
+    read_manifest,
+)
 from .promote import Promotion, is_ours, promote
 from .registry import ModelFacts, ModelRef, Registry, models_of_metadata, read_models
 from .sources import Tree
@@ -494,6 +503,30 @@ class Catalog:
             self._basis(number), source.hashes(KINDS), self._aliases(number), dialects, models
         )
         return files
+
+    def convert(self, name: str, tree: int = 0) -> str:
+        """A version 1 manifest of one source as the text of a version 2 file, with remarks as comments.
+
+        Raises `CallerError` for what is no version 1 file, `ManifestError` for one that does not load.
+        """
+        from .convert import convert, yaml_text  # once in a program's life
+
+        number = range(len(self.trees))[tree]
+        stem = {**self._aliases(number), **self._stems(number)}.get(name)
+        if stem is None:
+            raise self._unknown_provider(name)
+        document = self._document(number, "providers" if stem else "single", stem)
+        made, remarks = convert(document, self._promotion(number))
+        before = manifest_tree(self._manifest(number, stem))
+        again, _ = promote(Document(made, document.file, {}), self._promotion(number))
+        origin = self.trees[number].origin
+        after = manifest_tree(read_manifest(again, self._dialects_for(number), origin=origin, strict=False))
+        for field in ("protocol_version", "notes", "file"):
+            del before[field], after[field]
+        differing = [field for field in before if before[field] != after[field]]
+        if differing:
+            remarks.append(f"not the same as before: {', '.join(differing)}")
+        return yaml_text(made, remarks)
 
     def _from_sources(self, tree: int) -> Catalog:
         """The same catalogue, with one tree read from its sources alone."""

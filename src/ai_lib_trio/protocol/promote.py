@@ -21,7 +21,7 @@ from .tree import kind_of, suggestion
 from .where import Key, Position, Where
 from .yaml_source import Document
 
-__all__ = ["Promotion", "is_ours", "promote"]
+__all__ = ["RENAMED", "Promotion", "is_chat", "is_ours", "promote"]
 
 # Fields of the specification that describe, and change nothing that a call does.
 _DESCRIPTIONS = (
@@ -32,7 +32,7 @@ _DESCRIPTIONS = (
 )  # fmt: skip
 _COPIED = ("name", "official_url", "services", "availability", "metadata", "aliases")
 # Standard parameters that a file may rename. What has a structure of its own (tools, messages, ...) is the dialect's.
-_RENAMED = (
+RENAMED = (
     "temperature", "max_tokens", "top_p", "top_k", "stop_sequences", "seed", "n", "presence_penalty",
     "frequency_penalty", "logprobs", "top_logprobs", "reasoning_effort", "parallel_tool_calls", "metadata",
 )  # fmt: skip
@@ -355,13 +355,15 @@ class _Promoting:
             if not isinstance(entry, dict):
                 continue
             alias, at = entry.get("alias"), self.at("parameters", name)
-            standard = alias if isinstance(alias, str) and name not in _RENAMED else name
+            standard = alias if isinstance(alias, str) and name not in RENAMED else name
             facts = {key: value for key, value in entry.items() if key != "alias"}
             for key in [
                 key for key in facts if key not in ("type", "range", "min", "max", "default", "required", "enum")
             ]:
                 self.note(at.at(key), f"unknown key {key!r} has no effect")
                 del facts[key]
+            if set(entry) <= {"alias"} and entry:
+                continue  # a name and no facts
             self.put(("parameters", standard), facts, at)
 
     # ---- API families
@@ -421,14 +423,14 @@ class _Promoting:
                     continue
                 adapter = entry.get("adapter")
                 found[str(name)] = (entry["path"], adapter if isinstance(adapter, str) else None)
-                if not _is_chat(str(name)):
+                if not is_chat(str(name)):
                     self.put(("operations", str(name)), entry, at)
         flat = ("chat", "embeddings", "images", "stt", "tts", "rerank", "completions")
         for name in flat:
             path = endpoint.get(name) if isinstance(endpoint, dict) else None
             if isinstance(path, str) and name not in found:
                 found[name] = (path, None)
-                if not _is_chat(name):
+                if not is_chat(name):
                     self.put(("operations", name), {"path": path}, self.at("endpoint", name))
         return found
 
@@ -436,7 +438,7 @@ class _Promoting:
         self, operations: Mapping[str, tuple[str | None, str | None]]
     ) -> list[tuple[str, str | None, str | None]]:
         """The chat operations, the one called `chat` first."""
-        listed = [(name, *entry) for name, entry in operations.items() if _is_chat(name)]
+        listed = [(name, *entry) for name, entry in operations.items() if is_chat(name)]
         listed.sort(key=lambda one: one[0] != "chat")
         if listed or self.is_no_chat(operations):
             return listed
@@ -444,7 +446,7 @@ class _Promoting:
 
     def is_no_chat(self, operations: Mapping[str, Any]) -> bool:
         """A file with operations of which none is a chat, or that says it cannot chat, has no API family."""
-        return any(not _is_chat(name) for name in operations) and not self.tree.get("payload_format")
+        return any(not is_chat(name) for name in operations) and not self.tree.get("payload_format")
 
     def dialect(self, adapter: str | None, path: str | None) -> Dialect | None:
         """The dialect that a file means, by the names it gives, else by the path. None for one that is not known."""
@@ -518,12 +520,12 @@ class _Promoting:
         mapped: dict[str, str] = dict(self.known.words["renames"].get(dialect.id, {}))
         mappings = self.mapping("parameter_mappings")
         for name, wire in mappings.items():
-            if name in _RENAMED and isinstance(wire, str):
+            if name in RENAMED and isinstance(wire, str):
                 mapped[name] = wire
         listed = self.tree.get("parameters")
         for name, entry in listed.items() if isinstance(listed, dict) else ():
             alias = entry.get("alias") if isinstance(entry, dict) else None
-            if name in _RENAMED and isinstance(alias, str):
+            if name in RENAMED and isinstance(alias, str):
                 mapped[name] = alias
         own = dialect.encode.get("parameters") or {}
         body = dialect.encode.get("body") or {}
@@ -785,7 +787,8 @@ def _emits(tree: Any, fact: str) -> bool:
     return tree.get("emit") == fact or any(_emits(part, fact) for part in tree.values())
 
 
-def _is_chat(name: str) -> bool:
+def is_chat(name: str) -> bool:
+    """Whether an operation of this name asks for a chat."""
     return name != "stream_chat" and re.search(r"(^|_)chat($|_)", name) is not None
 
 
