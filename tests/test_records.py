@@ -156,7 +156,7 @@ async def test_a_retried_call_tells_the_pause_and_then_another_attempt(
         "CallEnded",
     ]
     start, retried, end = sink.records[0], sink.records[5], sink.records[-1]
-    assert (start.temperature, start.max_tokens, start.stream, start.server) == (0.5, 9, False, "api.openai.com")
+    assert (start.temperature, start.max_tokens, start.stream, start.server) == (0.5, 9, False, "api.openai.com:443")
     assert (retried.attempt, retried.after_s, retried.model) == (1, 1.0, MODEL)
     assert (end.attempts, end.finish_reason, end.response_id, end.response_model) == (2, "end_turn", "c-1", "a-model-1")
     assert (end.usage.input_tokens, end.usage.output_tokens, end.usage.raw) == (3, 2, None)

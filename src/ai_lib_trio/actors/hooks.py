@@ -1,7 +1,7 @@
 """Hooks: records go to the sinks that the client was given. No sink, no cost; a failing sink harms no call.
 
 Imports `types.records`. Sinks run in the task of the step, so they see the caller's context variables. The rule that
-must stay true: whoever builds a record asks `on` first, and nothing a sink raises gets out of `emit`.
+must stay true: on a call's usual way nobody builds a record without asking `on`, and nothing a sink raises gets out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ class Hooks:
         )
         self.on = bool(self._sinks)
         self.failures = 0
+
+    def add(self, sink: Sink) -> None:
+        """One more sink. It is told of calls that start from now on whole, and of those that run in part."""
+        self._sinks = (*self._sinks, sink)
+        self.on = True
+
+    def remove(self, sink: Sink) -> None:
+        """Take a sink away that was added."""
+        self._sinks = tuple(one for one in self._sinks if one is not sink)
+        self.on = bool(self._sinks)
 
     def emit(self, record: Record) -> None:
         for sink in self._sinks:

@@ -70,6 +70,13 @@ class Progress:
         self.warnings: tuple[str, ...] = ()
         self.body: object = None  # the decoded body of a reply that was not streamed
 
+    def hide(self, secret: str) -> None:
+        """Take the secret out of what a reply says of itself: some servers answer with what they were sent."""
+        for name in ("request_id", "response_id", "response_model"):
+            said = getattr(self, name)
+            if said is not None and secret in said:
+                setattr(self, name, said.replace(secret, "<redacted>"))
+
     def state(self, *, is_complete: bool) -> AttemptState:
         """`unsent`, `silent`, `refused`, `partial` or `complete` (DESIGN: commit point)."""
         if is_complete:
@@ -158,6 +165,9 @@ class Docket:
 
 def _ending(job: Job, error: AiLibError | None, now: float) -> AttemptEnded:
     progress = job.progress
+    secret = job.call.target.secret
+    if secret is not None:
+        progress.hide(secret.reveal())
     usage = progress.usage
     is_left = error is not None and error.kind == "client_closed"
     return AttemptEnded(

@@ -11,7 +11,8 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -47,6 +48,7 @@ from ..transport.native import NativeEngine
 from ..transport.proxy import proxy_for
 from ..types.admission import Forecast
 from ..types.message import Message
+from ..types.records import Sink
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
@@ -152,7 +154,7 @@ class AiClient:
             gates=config.gates,
             seed=config.seed if config.seed is not None else SystemRandom().getrandbits(64),
             spent=spent_by,
-            emit=self._hooks.emit if self._hooks.on else None,
+            emit=self._hooks.emit,
         )
         self._open: dict[int, _OpenCall] = {}
         self._calls = 0
@@ -254,6 +256,15 @@ class AiClient:
         for model in models:
             self._catalog.resolve(model)
         return models
+
+    @contextmanager
+    def sink(self, sink: Sink) -> Iterator[None]:
+        """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
+        self._hooks.add(sink)
+        try:
+            yield
+        finally:
+            self._hooks.remove(sink)
 
     def stats(self) -> dict[str, int]:
         """How the client's calls ended so far: `calls`, `open`, `ok`, `failed`, `cancelled`."""

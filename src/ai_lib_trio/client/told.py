@@ -62,7 +62,6 @@ def telling(service: Service, hooks: Hooks, *, with_content: bool) -> Service:
             outcome = "cancelled"
             raise
         finally:
-            hooks.emit(_end(call, outcome, error, started_at))
             if copying is not None:
                 reply = reply_of(call, copying.folding).message
                 hooks.emit(
@@ -73,6 +72,7 @@ def telling(service: Service, hooks: Hooks, *, with_content: bool) -> Service:
                         reply=reply if reply.content else None,
                     )
                 )
+            hooks.emit(_end(call, outcome, error, started_at))
 
     return run
 
@@ -90,7 +90,7 @@ def _start(call: Call, now: float) -> CallStarted:
         stream=request.stream,
         tenant=call.tenant,
         provider_name=name if isinstance(name, str) else "",
-        server=target.key.origin.partition("://")[2],
+        server=_server(target.key.origin),
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
@@ -98,6 +98,12 @@ def _start(call: Call, now: float) -> CallStarted:
         seed=request.seed,
         choices=request.n,
     )
+
+
+def _server(origin: str) -> str:
+    scheme, _, host = origin.partition("://")
+    has_port = ":" in host.rpartition("]")[2]
+    return host if has_port else f"{host}:{80 if scheme == 'http' else 443}"
 
 
 def _end(call: Call, outcome: Outcome, error: AiLibError | None, started_at: float) -> CallEnded:

@@ -7,7 +7,7 @@ the caller's context variables, and must not block.
 One call, as a sink sees it (`call` counts a client's calls, `attempt` the attempts within one):
 
     CallStarted  ( CallQueued CallAdmitted AttemptStarted FirstToken EventBatch* AttemptEnded
-                   ( CallRetried | CallRerouted ) )*  CallEnded  CallContent?
+                   ( CallRetried | CallRerouted ) )*  CallContent?  CallEnded
 
 The rule that must stay true: each call that started has exactly one `CallEnded`, and each attempt that was queued
 exactly one `AttemptEnded` before it, whatever became of them.
@@ -53,7 +53,7 @@ class CallStarted(_Record, frozen=True):
     """A caller asked. `model` is the wire's id; what was not asked for is None.
 
     `provider_name` is what the provider is called in telemetry, where that is not its id; `server` is where its
-    requests go, as `host` or `host:port`.
+    requests go, as `host:port`.
     """
 
     call: int

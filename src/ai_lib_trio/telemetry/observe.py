@@ -1,0 +1,243 @@
+"""A running client, seen from another process: snapshots over a Unix socket that the program opens.
+
+Imports types and trio. The rule that must stay true: the socket is readable by its user alone, what goes over it holds
+no key and no word of a prompt or reply, and whoever looks slows nobody down.
+
+The protocol is one line of JSON each `interval_s`, from the moment somebody connects until they leave.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from ..errors import CallerError
+from ..types.records import CallEnded, EventBatch, Record, Sink
+
+__all__ = ["Counted", "Meter", "Observed", "observe", "snapshots"]
+
+MOST_WATCHERS = 8  # each is a task and a socket; nobody needs more screens than that
+RATE_OVER_S = 10.0
+MAX_LINE = 16 * 1024 * 1024
+
+
+class Counted(msgspec.Struct, kw_only=True):
+    """What one provider's calls came to since the socket was opened. `cost` by currency."""
+
+    calls: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tokens_per_s: float = 0.0
+    cost: dict[str, float] = {}
+
+
+class Observed(msgspec.Struct, kw_only=True):
+    """One snapshot. `tree` is the client's own, as JSON has it; `uptime_s` counts from the opening of the socket."""
+
+    pid: int
+    client: int
+    uptime_s: float
+    tree: dict[str, Any]
+    stats: dict[str, int]
+    providers: dict[str, Counted] = {}
+    events_per_s: float = 0.0
+
+
+class _Client(Protocol):
+    """A client, as far as this looks at it."""
+
+    number: int
+
+    def tree(self) -> Any: ...
+    def stats(self) -> dict[str, int]: ...
+    def sink(self, sink: Sink) -> AbstractContextManager[None]: ...
+
+
+class Meter:
+    """A sink that counts, with rates over the last seconds. Bounded by the number of providers."""
+
+    def __init__(self) -> None:
+        self.providers: dict[str, Counted] = {}
+        self._ended: dict[str, list[tuple[float, int]]] = {}
+        self._events: dict[int, int] = {}  # by second
+
+    def __call__(self, record: Record) -> None:
+        if isinstance(record, EventBatch):
+            second = int(record.at_s)
+            self._events[second] = self._events.get(second, 0) + record.events
+            if len(self._events) > 2 * RATE_OVER_S:
+                self._events = {at: count for at, count in self._events.items() if at > second - RATE_OVER_S}
+        elif isinstance(record, CallEnded):
+            seen = self.providers.setdefault(record.provider, Counted())
+            seen.calls += 1
+            seen.failed += record.outcome == "failed"
+            if record.cost and record.currency:
+                seen.cost[record.currency] = seen.cost.get(record.currency, 0.0) + record.cost
+            if record.usage is not None:
+                seen.input_tokens += record.usage.input_tokens or 0
+                seen.output_tokens += record.usage.output_tokens or 0
+                ended = self._ended.setdefault(record.provider, [])
+                ended.append((record.at_s, record.usage.output_tokens or 0))
+                if len(ended) > 10_000:
+                    del ended[:5000]
+
+    def rates(self, now: float) -> float:
+        """Set each provider's rate of tokens; gives the rate of events."""
+        since = now - RATE_OVER_S
+        for provider, ended in self._ended.items():
+            ended[:] = [one for one in ended if one[0] > since]
+            self.providers[provider].tokens_per_s = sum(count for _, count in ended) / RATE_OVER_S
+        return sum(count for at, count in self._events.items() if at > since) / RATE_OVER_S
+
+
+@asynccontextmanager
+async def observe(client: _Client, path: str | Path, *, interval_s: float = 0.5) -> AsyncIterator[Path]:
+    """Let `ailib top PATH` look at the client for the time of the block. Gives the socket's path.
+
+    The socket is made with mode 0600; an old one at the path is replaced, where nobody listens at it, and anything else
+    there is an error. It is removed when the block is left, and whoever looks is sent away.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise CallerError("this system has no Unix sockets", kind="bad_argument")
+    where = Path(path)
+    meter = Meter()
+    opened_at = trio.current_time()
+    listener = await _open(where)
+    inode = os.stat(where).st_ino
+
+    def look() -> bytes:
+        now = trio.current_time()
+        rate = meter.rates(now)
+        observed = Observed(
+            pid=os.getpid(),
+            client=client.number,
+            uptime_s=now - opened_at,
+            tree=msgspec.to_builtins(client.tree()),
+            stats=client.stats(),
+            providers=meter.providers,
+            events_per_s=rate,
+        )
+        return msgspec.json.encode(observed) + b"\n"
+
+    watchers = trio.CapacityLimiter(MOST_WATCHERS)
+
+    async def tell(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                watchers.acquire_nowait()
+            except trio.WouldBlock:
+                return
+            try:
+                while True:
+                    await stream.send_all(look())
+                    await trio.sleep(interval_s)
+            except trio.BrokenResourceError:  # it left
+                return
+            finally:
+                watchers.release()
+
+    try:
+        # What the block raises leaves it as itself: the nursery is cancelled and never sees it.
+        failure: BaseException | None = None
+        with client.sink(meter):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_serve, listener, tell)
+                try:
+                    yield where
+                except BaseException as exc:
+                    failure = exc
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+    finally:
+        listener.socket.close()
+        _remove(where, inode)
+
+
+async def _serve(listener: trio.SocketListener, tell: Any) -> None:
+    await trio.serve_listeners(tell, [listener])
+
+
+async def _open(where: Path) -> trio.SocketListener:
+    try:
+        mode = os.lstat(where).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if mode:
+        if not stat.S_ISSOCK(mode):
+            raise CallerError(f"{where} is there and is no socket", kind="bad_argument")
+        if await _is_served(where):
+            raise CallerError(f"{where} is being listened at by another program", kind="bad_argument")
+        os.unlink(where)
+    made = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    # Nobody else can connect in the moment between bind and chmod: the mask takes their rights away from the start.
+    mask = os.umask(0o177)
+    try:
+        await made.bind(str(where))
+    except OSError as exc:
+        made.close()
+        raise CallerError(
+            f"no socket can be made at {where}: {os.strerror(exc.errno or 0)}", kind="bad_argument"
+        ) from exc
+    finally:
+        os.umask(mask)
+    os.chmod(where, 0o600)
+    made.listen(MOST_WATCHERS)
+    return trio.SocketListener(made)
+
+
+async def _is_served(where: Path) -> bool:
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as probe:
+        try:
+            await probe.connect(str(where))
+        except OSError:
+            return False
+    return True
+
+
+def _remove(where: Path, inode: int) -> None:
+    try:
+        if os.stat(where).st_ino == inode:
+            os.unlink(where)
+    except FileNotFoundError:  # somebody was faster
+        return
+
+
+async def snapshots(path: str | Path) -> AsyncIterator[Observed]:
+    """The snapshots of the program that listens at the path, until it ends. Close the iterator when you leave early.
+
+    Raises `CallerError` where nobody listens.
+    """
+    try:
+        stream = await trio.open_unix_socket(str(path))
+    except OSError as exc:
+        said = "there is no such socket" if exc.errno == errno.ENOENT else os.strerror(exc.errno or 0).lower()
+        raise CallerError(f"{path}: {said}; the program opens it with telemetry.observe", kind="bad_argument") from exc
+    decoder = msgspec.json.Decoder(Observed)
+    rest = bytearray()
+    async with stream:
+        while True:
+            try:
+                data = await stream.receive_some()
+            except trio.BrokenResourceError:
+                return
+            if not data or len(rest) > MAX_LINE:
+                return
+            rest += data
+            *lines, last = rest.split(b"\n")
+            rest = bytearray(last)
+            for line in lines:
+                try:
+                    yield decoder.decode(line)
+                except msgspec.DecodeError as exc:
+                    raise CallerError(f"{path}: what listens there is no client of ours", kind="bad_argument") from exc

@@ -1,0 +1,113 @@
+"""What health is told by records, and feedback as a program hands it over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from ai_lib_trio import AiLibError, BreakerRules, CallerError, Resilience
+from ai_lib_trio.telemetry import Feedback, FeedbackCollector, HealthChecker
+from ai_lib_trio.testing import ScriptedTransport
+from ai_lib_trio.types.records import ActorRestarted, HealthChanged
+from client_support import OTHER_MODEL, prompt_of, refused, scripted_client, whole
+
+
+async def asked(client: Any, *prompts: str) -> None:
+    for prompt in prompts:
+        try:
+            await client.chat().user(prompt).execute()
+        except AiLibError:
+            continue
+
+
+def by_prompt(request: Any) -> Any:
+    status = prompt_of(request)
+    return refused(int(status)) if status.isdigit() else whole("fine")
+
+
+async def test_health_is_what_was_seen(autojump_clock: MockClock) -> None:
+    checker = HealthChecker()
+    rules = Resilience(max_attempts=1, breaker=BreakerRules(failures=5))
+    async with scripted_client(ScriptedTransport(by_prompt), sinks=(checker,), resilience=rules) as client:
+        assert checker.health("openai").state == "unknown"
+        await asked(client, *["fine"] * 6)
+        assert checker.health("openai").state == "healthy"
+        await asked(client, *["400"] * 6)  # the caller's own mistakes
+        assert checker.health("openai").state == "healthy"
+        await asked(client, "500")
+        await client.chat().user("fine").model(OTHER_MODEL).execute()
+        await asked(client, *["500"] * 12)
+        health = checker.health("openai")
+        assert health.state == "unhealthy"
+        assert health.open_breakers == ("a-model",)
+        assert health.failed_share is not None
+        assert health.failed_share >= 0.5
+        assert health.reasons[-1] == "the breaker of a-model is open"
+        assert {name: one.state for name, one in checker.report().items()} == {
+            "openai": "unhealthy",
+            "groq": "healthy",
+        }
+
+
+def test_a_failed_check_or_actor_is_not_well_and_a_crash_is_doubtful() -> None:
+    checker = HealthChecker()
+    checker(HealthChanged(at_s=0.0, provider="one", is_healthy=False, reason="status 500"))
+    checker(ActorRestarted(at_s=0.0, provider="two", deaths=4, failed=True))
+    checker(ActorRestarted(at_s=0.0, provider="three", deaths=1, failed=False))
+    checker(HealthChanged(at_s=0.0, provider="four", is_healthy=True))
+    states = {name: (one.state, one.reasons) for name, one in checker.report().items()}
+    assert states == {
+        "one": ("unhealthy", ("its check failed: status 500",)),
+        "two": ("unhealthy", ("its actor crashed too often and stays down",)),
+        "three": ("degraded", ("its actor crashed 1 times",)),
+        "four": ("healthy", ()),
+    }
+
+
+async def test_feedback_is_linked_to_the_reply_by_its_request_id(autojump_clock: MockClock) -> None:
+    def with_id(request: Any) -> Any:
+        head, body = whole("fine")
+        return [head._replace(headers={**head.headers, "x-request-id": "r-1"}), body]  # type: ignore[union-attr]
+
+    collector = FeedbackCollector()
+    async with scripted_client(ScriptedTransport(with_id)) as client:
+        reply = await client.chat().user("x").execute()
+        collector.thumbs(reply, True)
+        collector.correction(reply, "better", "it was too short")
+    collector.rating("r-2", 4.5)
+    collector.choice("r-2", 1)
+    collector.regenerate("r-2")
+    collector.custom("r-2", {"any": 1}, where="mobile")
+    assert reply.request_id == "r-1"
+    assert collector.drain() == [
+        Feedback(kind="thumbs", request_id="r-1", value=True),
+        Feedback(kind="correction", request_id="r-1", value="better", comment="it was too short"),
+        Feedback(kind="rating", request_id="r-2", value=4.5),
+        Feedback(kind="choice", request_id="r-2", value=1),
+        Feedback(kind="regenerate", request_id="r-2"),
+        Feedback(kind="custom", request_id="r-2", value={"any": 1}, metadata={"where": "mobile"}),
+    ]
+    assert collector.drain() == []
+
+
+def test_feedback_beyond_the_bound_is_dropped_and_counted() -> None:
+    collector = FeedbackCollector(most=2)
+    for number in range(5):
+        collector.rating(f"r-{number}", number)
+    assert (collector.dropped, [one.request_id for one in collector.drain()]) == (3, ["r-3", "r-4"])
+
+
+def test_feedback_that_cannot_be_delivered_harms_nothing_and_is_counted() -> None:
+    def broken(feedback: Feedback) -> None:
+        raise ZeroDivisionError
+
+    collector = FeedbackCollector(broken)
+    collector.thumbs("r-1", False)
+    assert (collector.failures, len(collector)) == (1, 0)
+
+
+def test_feedback_of_nothing_is_an_error() -> None:
+    with pytest.raises(CallerError, match="neither a request id"):
+        FeedbackCollector().thumbs("", True)
