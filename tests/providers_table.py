@@ -21,8 +21,12 @@ formats are named, the first is used unless `.api(family)` says otherwise.
 decoded in a test, the provider's own *documentation*, a *library* or a public list by others, or only the AI-Protocol
 *specification*. Every section of a manifest has its own source and date: see its `sources`.
 
-| Provider | Name | Wire formats | Wire | Key and variables | Models | |
-|---|---|---|---|---|---|---|
+**Case** says what the request and the reply in `conformance/providers/` rest on, which a test compares field by field
+with what the manifest gives: *recorded* ones of the provider, *documented* ones with a link, or *derived* from the
+dialect, which shows that the manifest is whole and not that the provider was seen to speak so.
+
+| Provider | Name | Wire formats | Wire | Case | Key and variables | Models | |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -38,6 +42,12 @@ def _formats(tree: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(families[name]["dialect"] for name in sorted(families, key=lambda name: name != default)))
 
 
+def _case(provider: str) -> str:
+    path = ROOT / "conformance" / "providers" / f"{provider}.yaml"
+    evidence = _load(path)["evidence"] if path.exists() else ""
+    return "derived" if evidence == "derived-from-dialect" else str(evidence)
+
+
 def _row(tree: dict[str, Any], models: int) -> str:
     endpoint, sources = tree["endpoint"], tree["sources"]
     ways = [endpoint["auth"], *([endpoint["auth"]["otherwise"]] if "otherwise" in endpoint["auth"] else [])]
@@ -49,6 +59,7 @@ def _row(tree: dict[str, Any], models: int) -> str:
         f"[{tree['name']}]({tree['official_url']})",
         ", ".join(_formats(tree)) or "none yet",
         sources["api_families"].get("evidence", "documentation") if "api_families" in sources else "",
+        _case(tree["id"]),
         ", ".join(f"`{name}`" for name in variables if name) or "none",
         str(models or ""),
         " ".join(remarks),
