@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
@@ -296,7 +299,7 @@ async def slow_consumer(sim: Simulator, folder: str) -> Result:
     """Sleeps before it reads: the server must stand still meanwhile. Then reads all."""
     began = time.perf_counter()
     async with client_at(sim.base_url(PROVIDER), folder) as client, client.chat().user("tell").stream() as events:
-        got = len((await events.__anext__()).content) if False else 0
+        got = 0
         await trio.sleep(0.5)
         held = sim.entries[-1].bytes_sent
         await trio.sleep(0.5)
@@ -412,47 +415,79 @@ async def play(fault: Fault, folder: str) -> Row:
 
 PEERS = {"ai_lib_python": "ai-lib-python", "litellm": "litellm", "openai": "openai"}
 
+# The incumbent reads manifests too, and brings none: this one says of the wire what ours does.
+INCUMBENT_MANIFEST = """
+id: fault-table
+protocol_version: "1.5"
+name: The provider of the fault table
+status: stable
+endpoint: {base_url: "http://127.0.0.1:9/v1"}
+auth: {type: bearer}
+endpoints: {chat: {path: /chat/completions, method: POST}}
+capabilities: {streaming: true, tools: false}
+streaming:
+  decoder: {format: sse, delimiter: "\\n\\n", prefix: "data: ", done_signal: "[DONE]"}
+  content_path: $.choices[0].delta.content
+  event_map:
+    - match: exists($.choices[*].delta.content)
+      emit: PartialContentDelta
+      fields: {content: "$.choices[*].delta.content"}
+    - match: exists($.choices[*].finish_reason)
+      emit: FinalCandidate
+      fields: {finish_reason: "$.choices[*].finish_reason"}
+"""
+
+# One call for each line of stdin, one line of JSON for each. Only the call is timed: a library's import is not a fault.
 PEER_SCRIPT = """
 import asyncio, json, sys, time
-name, url, deadline = sys.argv[1], sys.argv[2], float(sys.argv[3])
-text = ""
+name, deadline, folder = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+messages = [{"role": "user", "content": "tell"}]
+if name == "openai":
+    import openai
+elif name == "litellm":
+    import litellm
+    litellm.suppress_debug_info = True
+else:
+    import ai_lib_python
 
-async def call():
-    global text
-    messages = [{"role": "user", "content": "tell"}]
+async def call(url, said):
     if name == "openai":
-        import openai
         async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0, timeout=deadline) as client:
             stream = await client.chat.completions.create(model="any", messages=messages, stream=True)
             async for chunk in stream:
                 for choice in chunk.choices:
-                    text += choice.delta.content or ""
+                    said.append(choice.delta.content or "")
     elif name == "litellm":
-        import litellm
-        litellm.suppress_debug_info = True
         stream = await litellm.acompletion(
             model="openai/any", api_base=url, api_key="k", messages=messages, stream=True, timeout=deadline,
             num_retries=0,
         )
         async for chunk in stream:
-            text += chunk.choices[0].delta.content or ""
+            said.append(chunk.choices[0].delta.content or "")
     else:
-        from ai_lib_python import AiClient
-        client = await AiClient.create("openai/any", api_key="k", base_url=url, timeout=deadline)
+        builder = ai_lib_python.AiClient.builder().model("fault-table/any").protocol_path(folder)
+        client = await builder.api_key("k").base_url(url).timeout(deadline).build()
         try:
             async for event in client.chat().user("tell").stream():
-                text += getattr(event, "content", "") or ""
+                if event.is_content_delta:
+                    said.append(event.as_content_delta.content)
         finally:
             await client.close()
 
 async def main():
-    began = time.perf_counter()
-    outcome = "ok"
-    try:
-        await asyncio.wait_for(call(), 4 * deadline)
-    except BaseException as exc:
-        outcome = type(exc).__name__
-    print(json.dumps({"outcome": outcome, "text": text, "seconds": round(time.perf_counter() - began, 3)}), flush=True)
+    try:  # the first call of a process loads more of a library
+        await asyncio.wait_for(call("http://127.0.0.1:9/v1", []), 60)
+    except Exception:
+        pass
+    print("\\nready", flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        said, outcome, began = [], "ok", time.perf_counter()
+        try:
+            await asyncio.wait_for(call(line.strip(), said), 4 * deadline)
+        except Exception as exc:
+            outcome = type(exc).__name__
+        seconds = time.perf_counter() - began
+        print("\\n" + json.dumps({"outcome": outcome, "text": "".join(said), "seconds": round(seconds, 3)}), flush=True)
 
 asyncio.run(main())
 """
@@ -463,33 +498,85 @@ def installed() -> list[str]:
     return [name for name in PEERS if importlib.util.find_spec(name) is not None]
 
 
-async def play_peer(name: str, fault: Fault) -> str:
-    """What a peer did, in one cell: outcome, text, seconds."""
-    if fault.run is not None or fault.before:
-        return "not run"
-    async with contextlib.AsyncExitStack() as stack:
-        sim = await stack.enter_async_context(open_simulator())
-        if fault.plays is not None:
-            sim.script(*(fault.plays if isinstance(fault.plays, list) else [fault.plays]))
-        url = sim.base_url(PROVIDER)
-        if fault.serve is not None:
-            url = await stack.enter_async_context(fault.serve())
-        if fault.url is not None:
-            url = fault.url(url)
-        with trio.move_on_after(10 * DEADLINE_S):
-            done = await trio.run_process(
-                [sys.executable, "-c", PEER_SCRIPT, name, url, str(DEADLINE_S)],
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
-            lines = done.stdout.decode().strip().splitlines()
-            if not lines:
-                return "died"
-            seen = json.loads(lines[-1])
-            got = "whole" if seen["text"] == ANSWER else "part" if ANSWER.startswith(seen["text"]) else "wrong"
-            return f"{seen['outcome']}, {'no' if not seen['text'] else got} text, {seen['seconds']:.1f} s"
-    return "did not end"
+class Peer:
+    """A peer's process. It is started again when it dies or does not answer."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        self.name = name
+        self.version = importlib.metadata.version(PEERS[name])
+        self._folder = folder
+        self._process: trio.Process | None = None
+        self._unread = b""
+
+    async def play(self, fault: Fault) -> str:
+        """What it did, in one cell: outcome, text, seconds, and what was still open at the server a second later."""
+        if fault.run is not None or fault.before:
+            return "not run"
+        async with contextlib.AsyncExitStack() as stack:
+            sim = await stack.enter_async_context(open_simulator())
+            if fault.plays is not None:
+                sim.script(*(fault.plays if isinstance(fault.plays, list) else [fault.plays]))
+            url = sim.base_url(PROVIDER)
+            if fault.serve is not None:
+                url = await stack.enter_async_context(fault.serve())
+            if fault.url is not None:
+                url = fault.url(url)
+            if self._process is None:
+                await self._start()
+            seen = None
+            with trio.move_on_after(10 * DEADLINE_S):
+                seen = await self._ask(url)
+            if seen is None:
+                self.close()
+                return "no end within 15 s"
+            with trio.move_on_after(1.0):
+                await sim.wait_quiet()
+            text = str(seen["text"])
+            got = "whole" if text == ANSWER else "no" if not text else "part" if ANSWER.startswith(text) else "wrong"
+            still = f", {sim.open_connections} still open" if sim.open_connections else ""
+            return f"{seen['outcome']}, {got} text, {seen['seconds']:.1f} s{still}"
+
+    async def _start(self) -> None:
+        argv = [sys.executable, "-c", PEER_SCRIPT, self.name, str(DEADLINE_S), self._folder]
+        environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it is looked for in the net
+        self._unread = b""
+        self._process = await trio.lowlevel.open_process(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ
+        )
+        with trio.fail_after(120):
+            while await self._line() not in (b"ready", None):
+                pass
+
+    async def _ask(self, url: str) -> dict[str, Any] | None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send_all(url.encode() + b"\n")
+        except trio.BrokenResourceError:
+            return None
+        while (line := await self._line()) is not None:
+            if line.startswith(b'{"outcome"'):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        return None
+
+    async def _line(self) -> bytes | None:
+        """The next line of its output; None at the end."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while b"\n" not in self._unread:
+            more = await self._process.stdout.receive_some()
+            if not more:
+                return None
+            self._unread += bytes(more)
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """End its process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
 
 # ---- the command
@@ -516,14 +603,19 @@ def table(rows: Sequence[Row], peers: dict[str, dict[str, str]]) -> str:
 async def measure(only: str | None, names: Sequence[str], folder: str) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """Every row for ours, every cell for the peers."""
     rows: list[Row] = []
-    peers: dict[str, dict[str, str]] = {name: {} for name in names}
-    for fault in faults():
-        if only is not None and only not in fault.name:
-            continue
-        rows.append(await play(fault, folder))
-        for name in names:
-            peers[name][fault.name] = await play_peer(name, fault)
-    return rows, peers
+    peers = [Peer(name, folder) for name in names]
+    cells: dict[str, dict[str, str]] = {f"{PEERS[peer.name]} {peer.version}": {} for peer in peers}
+    try:
+        for fault in faults():
+            if only is not None and only not in fault.name:
+                continue
+            rows.append(await play(fault, folder))
+            for peer, found in zip(peers, cells.values(), strict=True):
+                found[fault.name] = await peer.play(fault)
+    finally:
+        for peer in peers:
+            peer.close()
+    return rows, cells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -537,6 +629,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     names = installed() if asked.peers else []
     with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "v1", "providers", "fault-table.yaml")
+        source.parent.mkdir(parents=True)
+        source.write_text(INCUMBENT_MANIFEST, encoding="utf-8")
         rows, peers = trio.run(measure, asked.only, names, folder)
     full = sum(row.is_full for row in rows)
     if asked.json:
