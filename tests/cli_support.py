@@ -69,15 +69,15 @@ async def ailib_async(*arguments: str, given: str = "", env: Mapping[str, str] |
 
 
 class Terminal:
-    """`ailib` on a pseudo-terminal, 100 columns wide. Use it in a `with`: the command is gone afterwards."""
+    """`ailib` on a pseudo-terminal, 100 columns wide or as given. Use it in a `with`: the command is gone afterwards."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 100) -> None:
         import fcntl
         import struct
         import termios
 
         self._main, side = os.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self._process = subprocess.Popen(
             [AILIB, *arguments],
             stdin=side,

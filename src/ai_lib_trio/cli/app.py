@@ -17,6 +17,7 @@ from ..errors import AiLibError
 from .chat import chat
 from .conformance import conformance
 from .demo import demo
+from .doctor import doctor
 from .manifests import manifests
 from .models import models
 from .providers import providers
@@ -24,6 +25,7 @@ from .race import race
 from .running import INTERRUPTED
 from .screen import one_line
 from .simulate import simulate
+from .top import top
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -45,7 +47,7 @@ def ailib() -> None:
     """
 
 
-for command in (demo, chat, race, providers, models, manifests, simulate, conformance):
+for command in (demo, chat, race, providers, models, manifests, simulate, conformance, doctor, top):
     ailib.add_command(command)
 
 

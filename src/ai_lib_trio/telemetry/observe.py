@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -213,7 +213,7 @@ def _remove(where: Path, inode: int) -> None:
         return
 
 
-async def snapshots(path: str | Path) -> AsyncIterator[Observed]:
+async def snapshots(path: str | Path) -> AsyncGenerator[Observed, None]:
     """The snapshots of the program that listens at the path, until it ends. Close the iterator when you leave early.
 
     Raises `CallerError` where nobody listens.

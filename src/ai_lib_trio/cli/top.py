@@ -1,0 +1,157 @@
+"""`ailib top`: what a running program's client is doing, live. Imports click and, when it runs, rich and trio.
+
+The program opens the socket with `ai_lib_trio.telemetry.observe(client, path)`. The rule that must stay true: nothing
+shown is wider than the terminal or higher than it, and text from outside moves no cursor.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .running import run_async
+from .screen import as_json, console_for, safe
+
+if TYPE_CHECKING:
+    from ..telemetry.observe import Counted, Observed
+
+__all__ = ["lines_of", "top"]
+
+PROVIDER, STATE = 22, 10  # columns of 80 for the two texts; the rest is numbers
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("--once", is_flag=True, help="Show one picture and end. Without a terminal it is always so.")
+@click.option("--json", "as_lines", is_flag=True, help="Write each snapshot as a line of JSON, for programs.")
+def top(path: str, once: bool, as_lines: bool) -> int:
+    """Show the live tree of the program that listens at PATH.
+
+    A program opens the socket with `async with ai_lib_trio.telemetry.observe(client, PATH)`; it is readable by its
+    user alone. Ctrl-C leaves.
+    """
+
+    async def main() -> int:
+        from ..telemetry.observe import snapshots
+
+        console = None if as_lines else console_for(sys.stdout)
+        async with aclosing(snapshots(path)) as seen:
+            if as_lines:
+                async for one in seen:
+                    sys.stdout.write(as_json(one, indent=None) + "\n")
+                    sys.stdout.flush()
+                    if once:
+                        break
+            elif console is None or once:
+                async for one in seen:
+                    width = shutil.get_terminal_size().columns if console is not None else 1000
+                    sys.stdout.write("\n".join(text for text, _ in lines_of(one, width, 1000)) + "\n")
+                    break
+            else:
+                await _live(console, seen)
+        return 0
+
+    return run_async(main)
+
+
+async def _live(console: Any, seen: Any) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    # Drawn when there is something new: no thread of rich's own draws.
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        async for one in seen:
+            shown = Text(no_wrap=True, overflow="crop")
+            for number, (text, style) in enumerate(lines_of(one, console.width, console.height)):
+                shown.append(("\n" if number else "") + text, style=style)
+            live.update(shown, refresh=True)
+    sys.stdout.write("the program has closed the socket\n")
+
+
+def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
+    """A snapshot as lines and their styles, none longer than `width`, and no more than `height`."""
+    stats = one.stats
+    head = f"pid {one.pid}  client {one.client}  up {_time(one.uptime_s)}"
+    counts = f"calls {stats.get('calls', 0)}  open {stats.get('open', 0)}  ok {stats.get('ok', 0)}  "
+    counts += f"failed {stats.get('failed', 0)}  cancelled {stats.get('cancelled', 0)}  {one.events_per_s:.0f} events/s"
+    lines = [(head, "bold"), (counts, "")]
+    faults = [
+        f"{one.tree.get(name)} {said}"
+        for name, said in (("sink_failures", "failures of sinks"), ("overdue_leaves", "overdue leaves"))
+        if one.tree.get(name)
+    ]
+    if faults:
+        lines.append((", ".join(faults), "red"))
+    lines.append(("", ""))
+    lines.append(
+        (
+            f"{'provider':<{PROVIDER}}{'state':<{STATE}}{'run':>5}{'wait':>6}{'calls':>7}{'fail':>6}{'tok/s':>8}  cost",
+            "dim",
+        )
+    )
+    actors = one.tree.get("actors", [])
+    if not actors:
+        lines.append(("no provider has been called yet", "dim"))
+    told: set[str] = set()
+    for actor in actors:
+        provider = actor["provider"]
+        # Counts are by provider: of two actors of one, the first shows them.
+        lines += _actor(actor, None if provider in told else one.providers.get(provider))
+        told.add(provider)
+    if len(lines) > height:
+        hidden = len(lines) - height + 1
+        lines = [*lines[: height - 1], (f"... {hidden} more lines", "dim")]
+    return [(_cut(safe(text).replace("\n", " ").replace("\t", " "), width), style) for text, style in lines]
+
+
+def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str, str]]:
+    state = actor["state"]
+    numbers = f"{actor['inflight']:>5}{actor['queued']:>6}"
+    if counted is not None:
+        cost = "  ".join(f"{amount:.4f} {currency}" for currency, amount in sorted(counted.cost.items())) or "-"
+        numbers += f"{counted.calls:>7}{counted.failed:>6}{counted.tokens_per_s:>8.1f}  {cost}"
+    style = "" if state == "running" else "red"
+    lines = [(f"{_cut(actor['provider'], PROVIDER - 1):<{PROVIDER}}{state:<{STATE}}{numbers}", style)]
+    if actor["crashes"]:
+        lines.append((f"  {actor['crashes']} crashes, {actor['bugs']} bugs", "red"))
+    gate = actor.get("gate") or {}
+    if gate.get("paused_for_s", 0) > 0:
+        lines.append((f"  asked to wait, {gate['paused_for_s']:.1f} s left", "yellow"))
+    for breaker in gate.get("breakers", ()):
+        when = breaker.get("half_open_in_s")
+        again = "" if when is None else f", tried again in {when:.1f} s"
+        colour = "red" if breaker["state"] == "open" else "yellow"
+        share = f"{breaker['failures']} of {breaker['calls']} failed"
+        lines.append((f"  breaker of {breaker['of']} {breaker['state']}, {share}{again}", colour))
+    for limit in gate.get("limits", ()):
+        whole = "" if limit.get("capacity") is None else f" of {limit['capacity']:.0f}"
+        lines.append((f"  {limit['of']} left for {limit['scope']}: {limit['level']:.0f}{whole}", "dim"))
+    for call in actor["calls"]:
+        left = call.get("deadline_left_s")
+        due = "" if left is None else f"  {left:.1f} s left"
+        name = f"{call['call']}.{call['attempt']}"
+        lines.append(
+            (
+                f"  {name:<8} {_cut(call['model'], 28):<28} {call['phase']:<10} {call['age_s']:>6.1f} s "
+                f"{call['events']:>5} ev{due}",
+                "cyan" if call["phase"] == "reading" else "",
+            )
+        )
+    return lines
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def _time(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,223 @@
+"""A running client seen from outside: the socket, what goes over it, and `ailib top` on a terminal of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from ai_lib_trio import CallerError
+from ai_lib_trio.cli.top import lines_of
+from ai_lib_trio.telemetry import observe
+from ai_lib_trio.telemetry.observe import Counted, Observed, snapshots
+from ai_lib_trio.testing import Quiescence, ScriptedTransport, Stall, quiescence
+from ai_lib_trio.transport.base import WireRequest
+from cli_support import Terminal, ailib_async
+from client_support import KEYS, echo, prompt_of, scripted_client, streamed
+
+__all__ = ["quiescence"]
+
+
+def waiting(request: WireRequest) -> Any:
+    return [*streamed("one")[:2], Stall()] if prompt_of(request) == "waits" else echo(request)
+
+
+async def first(path: Path) -> Observed:
+    seen = snapshots(path)
+    try:
+        return await seen.__anext__()
+    finally:
+        await seen.aclose()
+
+
+async def test_a_snapshot_holds_the_tree_the_counts_and_no_secret(quiescence: Quiescence, tmp_path: Path) -> None:
+    async with scripted_client(ScriptedTransport(waiting)) as client, observe(client, tmp_path / "s") as path:
+        await client.chat().user("a secret prompt").execute()
+        async with client.chat().user("waits").stream() as events:
+            await events.__anext__()
+            one = await first(path)
+    assert (one.pid, one.client, one.stats["calls"], one.stats["open"]) == (os.getpid(), client.number, 2, 1)
+    (actor,) = one.tree["actors"]
+    assert (actor["provider"], actor["state"], actor["inflight"]) == ("openai", "running", 1)
+    (call,) = actor["calls"]
+    assert (call["call"], call["model"], call["phase"]) == (2, "a-model", "reading")
+    assert (one.providers["openai"].calls, one.providers["openai"].output_tokens) == (1, 2)
+    told = repr(one)
+    assert "secret" not in told
+    assert not any(key in told for key in KEYS.values())
+
+
+async def test_the_socket_is_its_users_alone_and_is_gone_after_the_block(
+    quiescence: Quiescence, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        async with observe(client, path):
+            mode = path.stat().st_mode
+            assert stat.S_ISSOCK(mode)
+            assert stat.S_IMODE(mode) == 0o600
+        assert not path.exists()
+        assert not client._hooks.on  # nobody listens any more, so nothing is built
+
+
+async def test_whoever_looks_when_the_block_ends_is_sent_away(quiescence: Quiescence, tmp_path: Path) -> None:
+    seen = []
+
+    async def watch(path: Path) -> None:
+        async for one in snapshots(path):
+            seen.append(one)
+            arrived.set()
+
+    arrived = trio.Event()
+    block = scripted_client(ScriptedTransport(echo))
+    async with (
+        trio.open_nursery() as nursery,
+        block as client,
+        observe(client, tmp_path / "s", interval_s=1000) as path,
+    ):
+        nursery.start_soon(watch, path)
+        await arrived.wait()
+    assert len(seen) == 1
+
+
+async def test_what_the_block_raises_leaves_it_as_itself(quiescence: Quiescence, tmp_path: Path) -> None:
+    error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError) as caught:
+        async with scripted_client(ScriptedTransport(echo)) as client, observe(client, tmp_path / "s"):
+            raise error
+    assert caught.value is error
+
+
+async def test_an_old_socket_is_replaced_and_anything_else_there_is_an_error(
+    quiescence: Quiescence, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    old = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await old.bind(str(path))
+    old.close()
+    async with scripted_client(ScriptedTransport(echo)) as client, observe(client, path):
+        with pytest.raises(CallerError, match="another program"):
+            async with observe(client, path):
+                raise AssertionError
+        assert (await first(path)).client == client.number
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CallerError, match="no socket"):
+        async with observe(client, tmp_path / "file"):
+            raise AssertionError
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+async def test_looking_where_nobody_listens_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CallerError, match="there is no such socket"):
+        await first(tmp_path / "nothing")
+
+
+# ---- the command
+
+
+async def test_top_writes_json_for_programs_and_a_picture_for_a_pipe(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(waiting))
+    async with (
+        block as client,
+        observe(client, tmp_path / "s") as path,
+        client.chat().user("waits").stream() as events,
+    ):
+        await events.__anext__()
+        as_json = await ailib_async("top", str(path), "--json", "--once")
+        as_text = await ailib_async("top", str(path))
+    assert json.loads(as_json.out)["tree"]["actors"][0]["calls"][0]["phase"] == "reading"
+    assert "1.1      a-model" in as_text.out
+    assert (as_json.code, as_text.code) == (0, 0)
+
+
+async def test_top_of_nothing_fails_with_one_line() -> None:
+    done = await ailib_async("top", "/nowhere/at/all")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "telemetry.observe" in done.err
+
+
+async def test_top_on_a_terminal_of_80_columns_is_live_and_leaves_with_ctrl_c(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(waiting))
+    async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider has been called yet")
+            async with client.chat().user("waits").stream() as events:
+                await events.__anext__()
+                await trio.to_thread.run_sync(terminal.wait_for, "openai")
+                await trio.to_thread.run_sync(terminal.wait_for, "reading")
+                shown = re.sub(r"\x1b\[[0-9;]*H", "\n", terminal.shown)
+                shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+                terminal.type("\x03")
+                assert await trio.to_thread.run_sync(terminal.wait_end) == 128 + signal.SIGINT
+    assert max(len(line.rstrip("\r")) for line in shown.split("\n")) <= 80
+
+
+async def test_top_ends_when_the_program_does(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(echo))
+    async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
+        terminal = Terminal("top", str(path), columns=80)
+        await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+    with terminal:
+        assert await trio.to_thread.run_sync(terminal.wait_end) == 0
+
+
+def test_a_picture_is_never_wider_or_higher_than_the_terminal() -> None:
+    call = {"call": 1, "attempt": 1, "model": "m" * 100, "phase": "reading", "age_s": 1.0, "events": 3, "bytes_in": 9}
+    actor = {
+        "provider": "p" * 60,
+        "state": "running",
+        "inflight": 1,
+        "queued": 2,
+        "crashes": 1,
+        "bugs": 1,
+        "calls": [{**call, "deadline_left_s": 3.0}] * 50,
+        "gate": {
+            "paused_for_s": 3.0,
+            "breakers": [{"of": "\x1b[31mred\n", "state": "open", "failures": 5, "calls": 9, "half_open_in_s": 1.0}],
+            "limits": [{"of": "tokens", "scope": "key", "level": 5.0, "capacity": 10.0}],
+        },
+    }
+    counted = Counted(calls=3, failed=1, cost={"USD": 1234.5, "CNY": 1.0})
+    one = Observed(
+        pid=1,
+        client=1,
+        uptime_s=4000.0,
+        tree={"actors": [actor], "sink_failures": 2},
+        stats={"calls": 10**9},
+        providers={"p" * 60: counted},
+    )
+    for width, height in ((80, 24), (40, 10), (20, 3), (200, 100)):
+        lines = [text for text, _ in lines_of(one, width, height)]
+        assert len(lines) <= height
+        assert max(len(line) for line in lines) <= width
+        assert all(line.isprintable() for line in lines)
+
+
+async def test_many_may_look_and_more_are_sent_away(quiescence: Quiescence, tmp_path: Path) -> None:
+    got = []
+
+    async def look(path: Path) -> None:
+        async for one in snapshots(path):
+            got.append(one)
+
+    block = scripted_client(ScriptedTransport(echo))
+    async with (
+        trio.open_nursery() as nursery,
+        block as client,
+        observe(client, tmp_path / "s", interval_s=1000) as path,
+    ):
+        for _ in range(12):
+            nursery.start_soon(look, path)
+        with trio.fail_after(10):
+            while len(got) < 8:
+                await wait_all_tasks_blocked(0.01)
+    assert len(got) == 8
