@@ -23,6 +23,7 @@ import trio
 
 from ..errors import AiLibError, CallerError, TransportError
 from .base import Sink, WireRequest
+from .tls import default_context
 
 if TYPE_CHECKING:
     import httpx
@@ -37,17 +38,6 @@ READ_BYTES = 64 * 1024  # what httpcore asks a socket for at a time
 ABORT_S = (
     1.0  # closing waits for no peer, only for a few turns of the scheduler; the bound is for what we do not foresee
 )
-
-
-@functools.cache
-def _default_tls() -> ssl.SSLContext:
-    """The context of all engines that were given none. Reading the certificate store takes 20 ms and more, so once.
-
-    Honours SSL_CERT_FILE and SSL_CERT_DIR as they are at the first use.
-    """
-    import httpx
-
-    return httpx.create_ssl_context(trust_env=True)
 
 
 @functools.cache
@@ -112,7 +102,7 @@ class HttpxEngine:
         import httpx
 
         if self._ssl_context is None:
-            self._ssl_context = _default_tls() if is_tls else _no_tls()
+            self._ssl_context = default_context() if is_tls else _no_tls()
         return httpx.AsyncHTTPTransport(
             verify=self._ssl_context,
             trust_env=False,
