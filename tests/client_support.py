@@ -14,7 +14,7 @@ from ai_lib_trio.transport.base import Sink, WireRequest
 
 MODEL = "openai/a-model"
 OTHER_MODEL = "groq/another-model"  # the same dialect at another provider
-KEYS = {"OPENAI_API_KEY": "test-key-one", "GROQ_API_KEY": "test-key-two"}
+KEYS = {"OPENAI_API_KEY": "test-key-one", "GROQ_API_KEY": "test-key-two", "MISTRAL_API_KEY": "test-key-three"}
 SSE = {"content-type": "text/event-stream"}
 ONE_ATTEMPT = Resilience(max_attempts=1, breaker="off")  # retries and breakers have tests of their own
 

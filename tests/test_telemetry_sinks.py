@@ -335,3 +335,13 @@ def test_a_sink_that_counts_calls_by_client_is_not_called_by_itself() -> None:
     for sink in (MetricsCollector(CollectorRegistry()), Traced().sink):
         with pytest.raises(CallerError, match="given to clients whole"):
             sink(None)  # type: ignore[arg-type]
+
+
+async def test_a_provider_has_the_conventions_name_where_they_give_it_one(autojump_clock: MockClock) -> None:
+    traced = Traced()
+    async with scripted_client(ScriptedTransport(paced), "mistral/a-model", sinks=(traced.sink,)) as client:
+        await client.chat().user("x").execute()
+    (call,) = traced.calls()
+    assert [dict(span.attributes or {})["gen_ai.provider.name"] for span in (call, *traced.attempts_of(call))] == [
+        "mistral_ai"
+    ] * 2
