@@ -381,3 +381,11 @@ def test_a_file_that_does_not_bear_its_id_is_found_by_it_all_the_same(tmp_path: 
 def test_the_effective_manifest_is_plain_values(tree: Path) -> None:
     shown = manifest_tree(opened(tree).provider("acme"))
     assert msgspec.json.decode(msgspec.json.encode(shown))["families"]["chat"]["dialect"] == "toy"
+
+
+def test_a_dialects_definition_that_a_providers_changes_leave_without_use_goes_and_its_own_must_have_one() -> None:
+    catalog = Catalog.open(environ={})
+    family = catalog.provider("mistral").family()
+    assert "filename" in catalog.dialect("chat_completions").encode["define"]
+    assert "filename" not in family.encode["define"]
+    assert "url" in family.encode["define"]

@@ -118,11 +118,36 @@ class Family:
             for section in DIALECT_SECTIONS:
                 base = {} if section in form.whole else dialect.section(section)
                 tree, places = merge(base, getattr(form, section), dialect.where.at(section), place.at(section))
+                if getattr(form, section):
+                    _forget_unused(tree, getattr(form, section))
                 trees[section] = tree
                 positions.update({(section, *path): found for path, found in places.items()})
             homeless = _add_defaults(trees["encode"], form.defaults)
             self._merged = trees, Where(place.file, positions), homeless
         return self._merged
+
+
+def _forget_unused(tree: dict[str, Any], own: Mapping[str, Any]) -> None:
+    """Leave out the dialect's definitions that a provider's changes left without use. Its own must have one."""
+    define = tree.get("define")
+    if not isinstance(define, dict):
+        return
+    written = own.get("define")
+    kept = set(written) if isinstance(written, Mapping) else set()
+    used = set(kept)
+    waiting: list[Any] = [[value for key, value in tree.items() if key != "define"], *(define.get(key) for key in kept)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+            for key in ("$use", "use"):
+                name = value.get(key)
+                if isinstance(name, str) and name not in used:
+                    used.add(name)
+                    waiting.append(define.get(name))
+        elif isinstance(value, list):
+            waiting.extend(value)
+    tree["define"] = {name: value for name, value in define.items() if name in used}
 
 
 def _add_defaults(encode: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
