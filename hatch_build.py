@@ -32,6 +32,7 @@ class ManifestsHook(BuildHookInterface):  # type: ignore[type-arg]
         for part in sorted((root / "manifests").iterdir()):
             if part.name != "dist":  # of a checkout: it may be older than what is beside it
                 included[str(part)] = f"{INSIDE}/{part.name}"
+        included[str(root / "conformance")] = f"{PACKAGE}/_conformance"  # what `ailib conformance` runs by itself
         self._temporary = tempfile.TemporaryDirectory()
         for name, data in _built(root).items():
             file = Path(self._temporary.name, name)
@@ -56,7 +57,6 @@ def _built(root: Path) -> dict[str, bytes]:
     if faults:
         raise SystemExit("\n".join(str(fault) for fault in faults))
     files = {f"_manifests/dist/{name}": data for name, data in catalog.build().items()}
-    files["protocol/_validators/__init__.py"] = b'"""Generated from manifests/schemas when the wheel was built."""\n'
     for name, code in catalog.validator().generate().items():
         files[f"protocol/_validators/{name}.py"] = code.encode()
     return files

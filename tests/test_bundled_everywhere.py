@@ -107,6 +107,8 @@ def test_the_wheel_carries_its_type_marker_and_every_manifest(wheel: Path) -> No
     assert "ai_lib_trio/py.typed" in names
     for path in (ROOT / "manifests").rglob("*.yaml"):
         assert f"ai_lib_trio/_manifests/{path.relative_to(ROOT / 'manifests').as_posix()}" in names
+    for path in (ROOT / "conformance").rglob("*.yaml"):
+        assert f"ai_lib_trio/_conformance/{path.relative_to(ROOT / 'conformance').as_posix()}" in names
 
 
 READ_FAST = """

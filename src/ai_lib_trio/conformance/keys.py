@@ -86,7 +86,8 @@ def auth_attachment(case: Case, bench: Bench) -> dict[str, Any]:
     """The headers and parameters that carry the key. Names of headers are the same in any case."""
     looking = _Looking(case, bench.manifest(case))
     found = looking.found
-    attached = attach(looking.manifest.auth, None if found is None else found.secret.reveal())
+    auth = looking.manifest.auth if found is None or found.auth is None else found.auth
+    attached = attach(auth, None if found is None else found.secret.reveal())
     shown = "\n".join([looking.shown, repr(attached), str(attached)])
     headers = {name.lower(): "<redacted>" for name, _ in attached.headers}
     headers |= {name.lower(): value for name, value in attached.extra}
