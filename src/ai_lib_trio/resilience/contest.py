@@ -243,8 +243,11 @@ def _mark(call: Call, state: Contest) -> None:
     """Say in the ledger which attempts were for nothing."""
     for entry in call.log:
         lane = state.lanes[entry.call.lane] if entry.call.lane < len(state.lanes) else None
-        if lane is not None and lane is not state.winner and entry.verdict is None:
-            entry.verdict = "lost" if state.winner is not None else None
+        if lane is None or lane is state.winner or entry.verdict is not None:
+            continue
+        # Without a winner a whole answer was for nothing all the same: nobody was given it.
+        if state.winner is not None or entry.state() == "complete":
+            entry.verdict = "lost"
     for lane in state.lanes:
         if lane.state == "waiting":
             call.skipped.append(Skipped(lane.ref, "not needed"))
