@@ -23,6 +23,7 @@ import msgspec
 import trio
 
 from ..actors.exchange import Limits
+from ..actors.health import HealthActor
 from ..actors.hooks import Hooks
 from ..actors.provider import Rules
 from ..actors.supervisor import Supervisor
@@ -160,6 +161,14 @@ class AiClient:
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
         self._all_ended = trio.Event()
+        if reloader is not None and config.reload_manifests_s is not None:
+            following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
+            nursery.start_soon(partial(following, supervisor=self._supervisor, hooks=self._hooks), name="manifests")
+        self._health: HealthActor | None = None
+        if config.check_health_s is not None:
+            at_least_s = config.check_health_s
+            self._health = HealthActor(make_engine=self._make_engine, hooks=self._hooks, at_least_s=at_least_s)
+            nursery.start_soon(self._health.run, name="health")
         LIVING.add(self)
 
     # ---- what users call
@@ -306,6 +315,8 @@ class AiClient:
     async def _find_any(self, models: Sequence[str]) -> Target:
         """The target of the first model that has one. Members without a key fail by themselves, later."""
         first: CredentialError | None = None
+        if self._health is not None:
+            self._health.notice(target)
         for model in models:
             try:
                 return await self._targets.find(model, None)

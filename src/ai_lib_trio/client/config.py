@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..errors import CallerError
 from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
 from ..service import Timeouts
@@ -28,7 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `http_client` is an `httpx.AsyncClient` of yours: never closed or changed, and used for every exchange.
     `environ` replaces the process's environment for keys, variables and proxies. `base_urls` and `api_keys` are by
     provider id. `sinks` are called with every record (docs/telemetry.md); `record_content` gives them prompts and
-    replies too, which are in no record otherwise. `wall_time` gives seconds since the epoch.
+    replies too, which are in no record otherwise. `check_health_s` has providers in use checked as their manifests
+    declare (`availability`): so many seconds lie between two checks, or what is declared, whichever is more; None for
+    never. `wall_time` gives seconds since the epoch.
 
     `resilience` is about retries, limits, breakers and queues (`Resilience`); `max_inflight` and `max_queued` are short
     for those in it. `gates` says whether a call that a model is declared unable to answer is refused. `seed` makes the
@@ -57,8 +60,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Name and value of each setting; of what may hold keys, the names alone."""
+    check_health_s: float | None = None
         values = [(name, getattr(self, name)) for name in self.__struct_fields__]
         hides = ("environ", "api_keys")
+    def __post_init__(self) -> None:
+        if self.check_health_s is not None and not self.check_health_s >= 0:
+            raise CallerError(
+                f"check_health_s is a number of seconds, got {self.check_health_s!r}", kind="bad_argument"
+            )
+
         return [(name, sorted(value) if name in hides and value is not None else value) for name, value in values]
 
     def __repr__(self) -> str:

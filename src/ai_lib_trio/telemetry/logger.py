@@ -83,7 +83,7 @@ class CallLogger:
         if self._form == "json":
             message = json.dumps({"event": name, **fields}, ensure_ascii=True, separators=(",", ":"))
         else:
-            message = " ".join([_SAID[name], *(f"{key}={_shown(value)}" for key, value in fields.items())])
+            message = " ".join([_SAID.get(name, name), *(f"{key}={_shown(value)}" for key, value in fields.items())])
         # The message is an argument and not the format: a percent sign in it is text.
         logger.log(level, "%s", message, extra={"ai_call": {"event": name, **fields}})
 
