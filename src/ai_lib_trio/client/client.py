@@ -161,9 +161,6 @@ class AiClient:
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
         self._all_ended = trio.Event()
-        if reloader is not None and config.reload_manifests_s is not None:
-            following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
-            nursery.start_soon(partial(following, supervisor=self._supervisor, hooks=self._hooks), name="manifests")
         self._health: HealthActor | None = None
         if config.check_health_s is not None:
             at_least_s = config.check_health_s
