@@ -55,14 +55,20 @@ class Slot:
         "engine",
         "has_failed",
         "inbox",
+        "is_retired",
         "key",
         "outbox",
         "rules",
+        "scope",
+        "target",
     )
 
-    def __init__(self, key: ActorKey, rules: Rules, credential_source: str, hooks: Hooks) -> None:
-        self.key = key
-        self.credential_source = credential_source  # where the key was found, for people
+    def __init__(self, target: Target, rules: Rules, hooks: Hooks) -> None:
+        self.key = target.key
+        self.target = target  # the first one: what the actor was started for
+        self.credential_source = target.credential_source  # where the key was found, for people
+        self.is_retired = False  # it finishes its jobs and takes no others
+        self.scope = trio.CancelScope()
         self.rules = rules
         self.inbox, self.outbox = trio.open_memory_channel[Job](0)
         self.docket = Docket(hooks)
@@ -87,6 +93,7 @@ class Supervisor:
         escalate: bool = False,
     ) -> None:
         self.slots: dict[ActorKey, Slot] = {}
+        self.retired: list[Slot] = []  # with jobs that go on
         self.failures: list[Exception] = []  # crashes that the caller asked to see
         self.overdue_leaves = 0  # sessions that did not end within LEAVE_S: each one is a bug
         self.is_closing = False
@@ -122,7 +129,7 @@ class Supervisor:
         assert isinstance(target, Target)
         if self.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
-        slot = self.slots.get(target.key) or self._open_slot(target)
+        slot = self._slot_of(target)
         now = trio.current_time()
         job = Job(call, outlet, now)
         call.log.append(job)
@@ -165,8 +172,33 @@ class Supervisor:
 
     # ---- actors
 
+    def retire(self, slot: Slot) -> None:
+        """Replace an actor whose key, origin or manifest changed: the next call starts another, this one ends when its
+        jobs have."""
+        if self.slots.get(slot.key) is slot:
+            del self.slots[slot.key]
+        slot.is_retired = True
+        self.retired.append(slot)
+        self._context.run(partial(self._nursery.start_soon, self._drain, slot, name=f"drain of {slot.key.provider}"))
+
+    async def _drain(self, slot: Slot) -> None:
+        while len(slot.docket):
+            for job in slot.docket.jobs():
+                await job.settled.wait()
+        slot.scope.cancel()
+        self.retired.remove(slot)
+
+    def _slot_of(self, target: Target) -> Slot:
+        """The slot for a target. A call that began before a change goes on at the actor that it began with."""
+        slot = self.slots.get(target.key)
+        if slot is None or slot.target.manifest is not target.manifest:
+            for old in self.retired:
+                if old.key == target.key and old.target.manifest is target.manifest:
+                    return old
+        return slot or self._open_slot(target)
+
     def _open_slot(self, target: Target) -> Slot:
-        slot = Slot(target.key, self._make_rules(target), target.credential_source, self._hooks)
+        slot = Slot(target, self._make_rules(target), self._hooks)
         self.slots[target.key] = slot
         # In the context of whoever opened the client: the first caller's variables are not the actor's.
         self._context.run(
@@ -178,13 +210,14 @@ class Supervisor:
     async def _supervise(self, slot: Slot) -> None:
         """Keep one actor running: one-for-one, with a pause and a fresh engine after each crash."""
         try:
-            while not slot.has_failed:
-                crash = await self._run_actor(slot)
-                self._mourn(slot, crash)
-                if self._escalate:
-                    self.failures.append(crash)
-                    self._nursery.cancel_scope.cancel()
-                await trio.sleep(RESTART_PAUSE_S)
+            with slot.scope:  # ended when the actor was replaced and has no jobs left
+                while not slot.has_failed:
+                    crash = await self._run_actor(slot)
+                    self._mourn(slot, crash)
+                    if self._escalate:
+                        self.failures.append(crash)
+                        self._nursery.cancel_scope.cancel()
+                    await trio.sleep(RESTART_PAUSE_S)
         finally:
             self._settle_all(slot, "client_closed", "the client was closed while the call was running")
 

@@ -29,7 +29,7 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     origin: str
     credential: str
-    state: str  # running, restarting, failed
+    state: str  # running, draining, restarting, failed
     inflight: int
     queued: int
     crashes: int
@@ -39,15 +39,22 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A client at one moment. `sink_failures` and `overdue_leaves` are faults that harmed no call; both should be 0."""
+    """A client at one moment. `sink_failures` and `overdue_leaves` are faults that harmed no call; both should be 0.
+
+    `manifests` counts how often changed manifests were taken over; `manifest_fault` is why the last change was not.
+    """
 
     actors: tuple[ActorView, ...] = ()
     open_calls: int = 0
     sink_failures: int = 0
     overdue_leaves: int = 0
+    manifests: int = 0
+    manifest_fault: str | None = None
 
     def __str__(self) -> str:
         lines = [f"client  {self.open_calls} open calls"]
+        if self.manifest_fault is not None:
+            lines.append(f"│   changed manifests are not used: {self.manifest_fault}")
         for number, actor in enumerate(self.actors):
             is_last = number == len(self.actors) - 1
             branch, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")

@@ -157,7 +157,7 @@ def actor_view(slot: Slot, now: float) -> ActorView:
         provider=slot.key.provider,
         origin=slot.key.origin,
         credential=slot.credential_source,
-        state="failed" if slot.has_failed else "running" if actor is not None else "restarting",
+        state=_state(slot),
         inflight=len(actor.inflight) if actor is not None else 0,
         queued=actor.queued if actor is not None else len(slot.docket),
         crashes=slot.crashes,
@@ -165,6 +165,14 @@ def actor_view(slot: Slot, now: float) -> ActorView:
         calls=tuple(_call_view(job, now) for job in slot.docket.jobs()),
         gate=actor.gate.view(now) if actor is not None else None,
     )
+
+
+def _state(slot: Slot) -> str:
+    if slot.has_failed:
+        return "failed"
+    if slot.is_retired:
+        return "draining"
+    return "running" if slot.actor is not None else "restarting"
 
 
 def _call_view(job: Job, now: float) -> CallView:

@@ -32,6 +32,7 @@ from ..actors.tree import Tree
 from ..errors import AdmissionError, AiLibError, CallerError, CredentialError
 from ..protocol.loader import Catalog
 from ..protocol.manifest import Manifest
+from ..protocol.watch import Reloader
 from ..resilience.backpressure import ProviderGate
 from ..resilience.contest import Contest
 from ..resilience.estimate import tokens_of
@@ -59,6 +60,7 @@ from .cancel import cancellable
 from .chat import ChatRequestBuilder, Terms, absolute
 from .config import Config
 from .contests import ContestStream
+from .reload import check_compiles, follow, open_source
 from .stream import ChatStream, Drive
 from .targets import Targets
 from .told import telling
@@ -90,8 +92,8 @@ def open_client(
     """An async context manager that gives an `AiClient`.
 
     `model` is `provider/model` or a registered name, and may be chosen per call instead. `api` names one of the
-    provider's API families. `manifests` is a file or folder to read instead of the bundled set. `base_url` and
-    `api_key` are for the chosen provider alone. `fallbacks` are models that every call may fall back to, in order.
+    provider's API families. `manifests` is a file, a folder or a pinned URL to read before the bundled set. `base_url`
+    and `api_key` are for the chosen provider alone. `fallbacks` are models that every call may fall back to, in order.
 
     When the block is left, calls of other tasks get `config.shutdown_grace_s` to finish (none after an error), then
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
@@ -124,6 +126,7 @@ class AiClient:
         api: str | None,
         fallbacks: tuple[str, ...],
         catalog: Catalog,
+        reloader: Reloader | None,
         targets: Targets,
         environ: Mapping[str, str],
         nursery: trio.Nursery,
@@ -133,6 +136,7 @@ class AiClient:
         self._api = api
         self._fallbacks = fallbacks
         self._catalog = catalog
+        self._reloader = reloader
         self._targets = targets
         self._environ = environ
         self._nursery = nursery
@@ -157,15 +161,18 @@ class AiClient:
             spent=spent_by,
             emit=self._hooks.emit,
         )
-        self._open: dict[int, _OpenCall] = {}
-        self._calls = 0
-        self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
-        self._all_ended = trio.Event()
+        if reloader is not None and config.reload_manifests_s is not None:
+            following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
+            nursery.start_soon(partial(following, supervisor=self._supervisor, hooks=self._hooks), name="manifests")
         self._health: HealthActor | None = None
         if config.check_health_s is not None:
             at_least_s = config.check_health_s
             self._health = HealthActor(make_engine=self._make_engine, hooks=self._hooks, at_least_s=at_least_s)
             nursery.start_soon(self._health.run, name="health")
+        self._open: dict[int, _OpenCall] = {}
+        self._calls = 0
+        self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
+        self._all_ended = trio.Event()
         LIVING.add(self)
 
     # ---- what users call
@@ -181,12 +188,15 @@ class AiClient:
     def tree(self) -> Tree:
         """What is alive now: actors, queues and calls. Print it to see it drawn."""
         now = trio.current_time()
-        actors = [actor_view(slot, now) for slot in self._supervisor.slots.values()]
+        actors = [actor_view(slot, now) for slot in (*self._supervisor.slots.values(), *self._supervisor.retired)]
+        fault = self._reloader.fault if self._reloader is not None else None
         return Tree(
             actors=tuple(actors),
             open_calls=len(self._open),
             sink_failures=self._hooks.failures,
             overdue_leaves=self._supervisor.overdue_leaves,
+            manifests=self._reloader.generation if self._reloader is not None else 0,
+            manifest_fault=None if fault is None else str(fault),
         )
 
     def race(self, chat: ChatRequestBuilder, *, models: Sequence[str], until: Until = "first_token") -> ContestStream:
@@ -305,6 +315,8 @@ class AiClient:
             target = await (self._find_any(models) if models else self._targets.find(terms.model or "", terms.api))
         if scope.cancelled_caught:
             raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
+        if self._health is not None:
+            self._health.notice(target)
         self._calls += 1
         request = msgspec.structs.replace(request, model=target.model)
         return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
@@ -312,8 +324,6 @@ class AiClient:
     async def _find_any(self, models: Sequence[str]) -> Target:
         """The target of the first model that has one. Members without a key fail by themselves, later."""
         first: CredentialError | None = None
-        if self._health is not None:
-            self._health.notice(target)
         for model in models:
             try:
                 return await self._targets.find(model, None)
@@ -402,6 +412,9 @@ class AiClient:
     def _stats(self, call: Call, usage: Usage) -> CallStats:
         return stats_of(call, usage)
 
+    def _use(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
     # ---- what actors are given
 
     def _make_engine(self, key: ActorKey) -> Engine:
@@ -474,7 +487,10 @@ class ClientBlock:
             raise CallerError("a client's block is entered once", kind="bad_argument")
         model, api, manifests, base_url, api_key, fallbacks, config = self._arguments
         environ = os.environ if config.environ is None else config.environ
-        catalog = Catalog.open(manifests, environ=environ)
+        source = await open_source(manifests, environ)
+        opener = partial(Catalog.open, source, environ=environ)
+        reloader = None if config.reload_manifests_s is None else Reloader(opener, check=check_compiles)
+        catalog = opener() if reloader is None else reloader.catalog
         base_urls, api_keys = dict(config.base_urls), dict(config.api_keys)
         if base_url is not None or api_key is not None:
             if model is None:
@@ -498,6 +514,7 @@ class ClientBlock:
                 api=api,
                 fallbacks=fallbacks,
                 catalog=catalog,
+                reloader=reloader,
                 targets=targets,
                 environ=environ,
                 nursery=nursery,

@@ -36,6 +36,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `resilience` is about retries, limits, breakers and queues (`Resilience`); `max_inflight` and `max_queued` are short
     for those in it. `gates` says whether a call that a model is declared unable to answer is refused. `seed` makes the
     pauses between retries the same in every run; None is another seed each time.
+
+    `reload_manifests_s` looks at the manifests' files that often: a changed file is taken over between calls, a broken
+    one is not (records and `tree()` say why). None never looks.
     """
 
     timeouts: Timeouts = Timeouts()
@@ -50,25 +53,26 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     transport: Literal["auto", "native", "httpx"] | EngineFactory = "auto"
     http_client: Any = None
     ssl_context: ssl.SSLContext | None = None
+    reload_manifests_s: float | None = None
     on_actor_failure: Literal["restart", "raise"] = "restart"
     environ: Mapping[str, str] | None = None
     base_urls: Mapping[str, str] = {}
     api_keys: Mapping[str, str] = {}
     sinks: tuple[Sink | ClientSink, ...] = ()
     record_content: bool = False
+    check_health_s: float | None = None
     wall_time: Callable[[], float] = time.time
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Name and value of each setting; of what may hold keys, the names alone."""
-    check_health_s: float | None = None
-        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
-        hides = ("environ", "api_keys")
     def __post_init__(self) -> None:
         if self.check_health_s is not None and not self.check_health_s >= 0:
             raise CallerError(
                 f"check_health_s is a number of seconds, got {self.check_health_s!r}", kind="bad_argument"
             )
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Name and value of each setting; of what may hold keys, the names alone."""
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        hides = ("environ", "api_keys")
         return [(name, sorted(value) if name in hides and value is not None else value) for name, value in values]
 
     def __repr__(self) -> str:

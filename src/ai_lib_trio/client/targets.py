@@ -19,7 +19,7 @@ from ..protocol.trust import check_credential, fill, origin_of
 from ..transport.credentials import Credential, CredentialStore
 from ..wire.encode import Encoder, compile_encoder
 
-__all__ = ["Targets"]
+__all__ = ["Targets", "compile_family"]
 
 
 class Targets:
@@ -45,8 +45,17 @@ class Targets:
         """The target for a model, by the provider's default API or the one named."""
         target = self._targets.get((model, api))
         if target is None:
-            target = self._targets[model, api] = await self._make(model, api)
+            catalog = self._catalog
+            target = await self._make(model, api)
+            if catalog is self._catalog:  # else it is this call's alone: what the next ones go by is another
+                self._targets[model, api] = target
         return target
+
+    def swap(self, catalog: Catalog) -> None:
+        """Go by another catalogue from now on. Targets that calls have stay as they are."""
+        self._catalog = catalog
+        self._targets = {}
+        self._programs = {}
 
     async def _make(self, model: str, api: str | None) -> Target:
         ref = self._catalog.resolve(model)
@@ -117,11 +126,16 @@ class Targets:
     def _compiled(self, manifest: Manifest, family: Family) -> tuple[Encoder, DecodeProgram]:
         programs = self._programs.get((manifest.id, family.id))
         if programs is None:
-            programs = self._programs[manifest.id, family.id] = (
-                compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect),
-                compile_decoder(family.decode, family.where.at("decode")),
-            )
+            programs = self._programs[manifest.id, family.id] = compile_family(family)
         return programs
+
+
+def compile_family(family: Family) -> tuple[Encoder, DecodeProgram]:
+    """The programs of one API. Raises `ManifestError` with file, line and path."""
+    return (
+        compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect),
+        compile_decoder(family.decode, family.where.at("decode")),
+    )
 
 
 def _told(credential: Credential | None) -> str:

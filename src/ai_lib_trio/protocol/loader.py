@@ -81,6 +81,22 @@ class Catalog:
         trees.append(sources.bundled_tree())
         return cls(trees, strict=strict)
 
+    def adopt_bundled(self, other: Catalog) -> None:
+        """Take over what another catalogue has read of the bundled set. Only where that has not changed since."""
+        mine, theirs = len(self.trees) - 1, len(other.trees) - 1
+        self.trees[mine] = other.trees[theirs]
+        caches: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
+            (self._documents, other._documents),
+            (self._manifests, other._manifests),
+            (self._dialects, other._dialects),
+            (self._models, other._models),
+        ]
+        for own, read in caches:
+            own.update({(mine, *key[1:]): found for key, found in list(read.items()) if key[0] == theirs})
+        if theirs in other._names:
+            self._names[mine] = other._names[theirs]
+        self._own_keys, self._error_table, self._validator = other._own_keys, other._error_table, other._validator
+
     def __repr__(self) -> str:
         return f"<Catalog {', '.join(tree.label for tree in self.trees)}>"
 
@@ -109,7 +125,7 @@ class Catalog:
 
     def loaded(self) -> list[str]:
         """The ids of the providers that were asked for so far."""
-        return [manifest.id for manifest in self._manifests.values()]
+        return [manifest.id for manifest in list(self._manifests.values())]
 
     def has_provider(self, name: str) -> bool:
         """Whether `provider(name)` finds a file."""

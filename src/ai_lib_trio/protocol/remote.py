@@ -11,6 +11,7 @@ import io
 import os
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ class Cache:
         self.root = root
 
     @classmethod
-    def of(cls, environ: dict[str, str]) -> Cache:
+    def of(cls, environ: Mapping[str, str]) -> Cache:
         """The user's: `AI_LIB_CACHE`, else below `XDG_CACHE_HOME`, else `~/.cache`."""
         named = environ.get("AI_LIB_CACHE", "").strip()
         base = environ.get("XDG_CACHE_HOME", "").strip() or os.path.join(environ.get("HOME", "~"), ".cache")

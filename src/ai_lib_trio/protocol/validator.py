@@ -7,7 +7,6 @@ nothing is fetched, nothing is changed, and a schema uses only keywords that the
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -81,8 +80,12 @@ class Validator:
             raise self._told(error, document, data) from None
 
     def generate(self) -> dict[str, str]:
-        """Module name -> the code of a validator, for `protocol/_validators` of a wheel."""
-        return {name: _code_of(self.schema(name)) for name in AT_LOAD}
+        """Module name -> code, for the package `protocol/_validators` of a wheel."""
+        checks = ", ".join(f'"{name}": {name}.validate' for name in AT_LOAD)
+        package = (
+            f'"""Generated from manifests/schemas."""\n\nfrom . import {", ".join(AT_LOAD)}\n\nCHECKS = {{{checks}}}\n'
+        )
+        return {"__init__": package, **{name: _code_of(self.schema(name)) for name in AT_LOAD}}
 
     def _told(self, error: Any, document: Document, data: Any) -> ManifestError:
         where, value = _place(document, list(error.path)[1:])
@@ -144,13 +147,11 @@ def _compiled(schema: bytes) -> Check:
 
 @functools.cache
 def _generated(name: str) -> Check | None:
-    if name not in AT_LOAD:
-        return None
     try:
-        module = importlib.import_module(f"{__package__}._validators.{name}")
+        from ._validators import CHECKS  # type: ignore[import-not-found]  # in wheels alone
     except ModuleNotFoundError:
         return None
-    check: Check = module.validate
+    check: Check | None = CHECKS.get(name)
     return check
 
 

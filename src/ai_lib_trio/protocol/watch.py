@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ManifestError
+from ..errors import AiLibError
 from .loader import Catalog
 
 __all__ = ["Change", "Reloader", "watched_paths"]
@@ -23,13 +23,15 @@ class Change(NamedTuple):
     """What a look at the files found: the files that differ, and the fault that kept them out, if one did."""
 
     files: tuple[str, ...]
-    fault: ManifestError | None
+    fault: AiLibError | None
 
 
 def watched_paths(catalog: Catalog) -> list[Path]:
-    """The directories and files on disk that a catalogue was opened from; what lies in a zip does not change."""
+    """The directories and files on disk that a catalogue was opened from; what came in a wheel does not change."""
     found: list[Path] = []
     for tree in catalog.trees:
+        if tree.is_trusted:
+            continue
         folders = [tree.single] if tree.single is not None else [folder for _, folder in tree.folders]
         found += [folder for folder in folders if isinstance(folder, Path)]
     return found
@@ -39,16 +41,23 @@ class Reloader:
     """`catalog` is the one to use for the next call. `poll` looks at the files; it waits for nothing and reads only
     what changed. Call it from one task, when a watcher wakes or a timer says so."""
 
-    def __init__(self, opener: Callable[[], Catalog]) -> None:
+    def __init__(
+        self, opener: Callable[[], Catalog], *, check: Callable[[Catalog, list[str]], None] | None = None
+    ) -> None:
         self._opener = opener
+        self._check = check  # what else must hold of some providers, as `ManifestError`s
         self.catalog = opener()
         self.generation = 0
-        self.fault: ManifestError | None = None
+        self.fault: AiLibError | None = None
         self._stamps = _stamps(self.catalog)
 
     def __repr__(self) -> str:
         state = "faulty files" if self.fault is not None else "up to date"
         return f"<Reloader generation {self.generation}, {state}>"
+
+    def has_changed(self) -> bool:
+        """Whether a file differs from the last look. Reads nothing but the files' states."""
+        return _stamps(self.catalog) != self._stamps
 
     def poll(self) -> Change | None:
         """None where no file differs from the last look; else what was swapped in, or why it was not."""
@@ -60,24 +69,29 @@ class Reloader:
         files = tuple(sorted(differing))
         try:
             candidate = self._opener()
-            _load_again(candidate, self.catalog)
-        except ManifestError as error:
+            bundled = [str(folder) for kind, folder in self.catalog.trees[-1].folders]
+            if not any(os.path.dirname(name) in bundled for name in files):
+                candidate.adopt_bundled(self.catalog)
+            names = _load_again(candidate, self.catalog)
+            if self._check is not None:
+                self._check(candidate, names)
+        except AiLibError as error:
             self.fault = error
             return Change(files, error)
         self.fault = None
         self.catalog = candidate
         self.generation += 1
-        self._stamps = _stamps(candidate)
         return Change(files, None)
 
 
-def _load_again(candidate: Catalog, old: Catalog) -> None:
-    """Load what was in use, and every provider of the given sources, so that no call meets a fault."""
-    names = {*old.loaded(), *candidate.providers("given")}
-    for name in sorted(names):
-        if candidate.has_provider(name):
-            candidate.provider(name)
-    candidate.models()
+def _load_again(candidate: Catalog, old: Catalog) -> list[str]:
+    """Load what was in use, and all of the given sources, so that no call meets a fault."""
+    given = candidate.providers("given")
+    names = [name for name in sorted({*old.loaded(), *given}) if candidate.has_provider(name)]
+    for name in names:
+        candidate.provider(name)
+        candidate.models(name)
+    return names
 
 
 def _stamps(catalog: Catalog) -> Stamps:

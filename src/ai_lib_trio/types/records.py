@@ -40,6 +40,7 @@ __all__ = [
     "EventBatch",
     "FirstToken",
     "HealthChanged",
+    "ManifestsChanged",
     "Record",
     "Sink",
 ]
@@ -230,6 +231,14 @@ class HealthChanged(_Record, frozen=True):
     reason: str = ""
 
 
+class ManifestsChanged(_Record, frozen=True):
+    """Files of manifests differ. `fault` is why the old ones stay in use; `retired` are actors that are replaced."""
+
+    files: tuple[str, ...]
+    fault: str | None = None
+    retired: tuple[str, ...] = ()
+
+
 Record = (
     CallStarted
     | CallQueued
@@ -245,6 +254,7 @@ Record = (
     | ActorRestarted
     | BreakerChanged
     | HealthChanged
+    | ManifestsChanged
 )
 Sink = Callable[[Record], None]
 
