@@ -3,10 +3,12 @@
     request   model, stream, messages, turns (messages without system), latest (the turns of one role at the end) and
               earlier (those before), system, tools, tool_choice, response_format, and the standard parameters that
               are set
-    message   role, name, blocks, text, text_only, refusal, thinking      (`system` is one of these, or nothing)
+    message   role, name, blocks, text, text_only, refusal, thinking, and is_last, true for the last of `messages`
+              (`system` is one of these, or nothing)
     block     type and the block's own fields; source of media, with text where the bytes are text;
               tool_use also arguments (JSON text) and object (the input, where it is an object);
-              tool_result also blocks, text, text_only, object (the text, where it is a JSON object), tool_name, wire_id
+              tool_result also blocks, text, text_only, object (the text, where it is a JSON object), and of its call
+              tool_name, wire_id, native
 
 Imports `errors`, `types`, `template`. The rules that must stay true: what has no value is absent; derived fields that
 no template reads are not computed; opaque parts of a message go back to the dialect they came from and to no other,
@@ -105,6 +107,7 @@ FIELDS: Mapping[str, Mapping[str, str | None]] = {
         "text_only": None,
         "refusal": None,
         "thinking": None,
+        "is_last": None,
     },
     "block": {
         **dict.fromkeys(
@@ -214,6 +217,7 @@ class Lens:
         self.wants_source_text = ("source", "text") in reads
         self.wants_message_text = ("message", "text") in reads or ("message", "text_only") in reads
         self.wants_latest = ("request", "latest") in reads or ("request", "earlier") in reads
+        self.wants_is_last = ("message", "is_last") in reads
         self.wants_refusal = ("message", "refusal") in reads
         self.wants_thinking = ("message", "thinking") in reads
 
@@ -264,7 +268,7 @@ class _Viewing:
         self.unread = lens.unread
         self.dropped_opaque = 0
         self.warnings: list[str] = []
-        self.calls: dict[str, tuple[str, str | None]] = {}  # id -> name, id as the wire gave it
+        self.calls: dict[str, tuple[str, str | None, Any]] = {}  # id -> name, id as the wire gave it, native
         self.foreign = False  # the message in hand came from another dialect
 
     def warn(self, text: str) -> None:
@@ -302,6 +306,8 @@ class _Viewing:
         for message in _listed(request.messages, "messages"):
             self.message(message, messages)
         root["messages"] = messages
+        if self.lens.wants_is_last and messages:
+            messages[-1]["is_last"] = True
         root["turns"] = [message for message in messages if message["role"] != "system"]
         if self.lens.wants_latest and root["turns"]:
             turns = root["turns"]
@@ -491,7 +497,7 @@ class _Viewing:
             self.opaque(out, "signature", block.signature)
         if block.native is not None:
             self.opaque(out, "native", block.native)
-        self.calls[block.id] = (block.name, out.get("wire_id"))
+        self.calls[block.id] = (block.name, out.get("wire_id"), out.get("native"))
         return out
 
     def tool_result(self, block: ToolResultBlock) -> dict[str, Any]:
@@ -509,11 +515,13 @@ class _Viewing:
             out["tool_use_id"] = block.tool_use_id
         if block.is_error is True and ("block", "is_error") in self.unread:
             self.put(out, "block", "is_error", True, "a tool result")
-        name, wire_id = self.calls.get(block.tool_use_id, (None, None))
+        name, wire_id, native = self.calls.get(block.tool_use_id, (None, None, None))
         if block.tool_name or name:
             out["tool_name"] = block.tool_name or name
         if wire_id is not None:
             out["wire_id"] = wire_id
+        if native is not None:
+            out["native"] = native
         self.put(out, "block", "cache_control", block.cache_control, "a tool result")
         _put_text(out, inner)
         if self.lens.wants_object and "text" in out:
