@@ -69,7 +69,7 @@ async def ailib_async(*arguments: str, given: str = "", env: Mapping[str, str] |
 
 
 class Terminal:
-    """`ailib` on a pseudo-terminal, 100 columns wide or as given. Use it in a `with`: the command is gone afterwards."""
+    """`ailib` on a pseudo-terminal, 100 columns wide or as given. Use it in a `with`: the command is gone after it."""
 
     def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 100) -> None:
         import fcntl
