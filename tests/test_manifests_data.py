@@ -39,6 +39,7 @@ CAPABILITIES = {
     *("text", "streaming", "vision", "audio", "video", "image_generation", "tts", "stt", "tools", "parallel_tools"),
     *("agentic", "reasoning", "embeddings", "structured_output", "batch", "mcp_client", "mcp_server", "computer_use"),
     *("rerank", "realtime"),
+    "assistant_prefill",  # a word of ours: the specification has none for it
 }
 MODALITIES = {"text", "image", "audio", "video", "pdf", "embedding"}
 PRICES = {"input_per_1m", "output_per_1m", "cached_input_per_1m", "cache_write_per_1m"}

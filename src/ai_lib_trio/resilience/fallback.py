@@ -77,6 +77,10 @@ def falling_back(
             try:
                 await step.service(onward, delivery if splice is None else splice)
             except AiLibError as exc:
+                if is_continuing and splice is not None and splice.text and _is_not_taken(exc):
+                    # What was refused is our own addition to the request, not the caller's mistake.
+                    call.skipped.append(Skipped(ref, f"did not take the beginning of an answer: {exc.message}"))
+                    continue
                 failed = exc
             else:
                 if delivery is not outlet:
@@ -112,6 +116,11 @@ def falling_back(
         raise last
 
     return run
+
+
+def _is_not_taken(error: AiLibError) -> bool:
+    """Whether a request that ends in the beginning of an answer was refused as wrong."""
+    return error.kind == "provider" and error.code == "E1001" and error.status is not None and error.status >= 400
 
 
 async def _announce(
