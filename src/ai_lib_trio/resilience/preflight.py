@@ -181,14 +181,19 @@ def _ranges(request: Request, manifest: Manifest) -> list[Check]:
     checks: list[Check] = []
     for name, parameter in manifest.parameters.items():
         value = getattr(request, name, None)
+        if value is None:
+            continue
+        if parameter.enum and value not in parameter.enum:
+            known = ", ".join(str(one) for one in parameter.enum)
+            checks.append(Check(name, "warn", f"{name} is {value!r}; the provider declares {known}"))
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if (parameter.low is not None and value < parameter.low) or (
             parameter.high is not None and value > parameter.high
         ):
-            checks.append(
-                Check(name, "warn", f"{name} is {value:g}; the provider declares {parameter.low} to {parameter.high}")
-            )
+            low = "" if parameter.low is None else f" at least {parameter.low:g}"
+            high = "" if parameter.high is None else f" at most {parameter.high:g}"
+            checks.append(Check(name, "warn", f"{name} is {value:g}; the provider declares{low}{high}"))
     return checks
 
 
