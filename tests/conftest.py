@@ -1,8 +1,9 @@
-"""What every test has: the fixture that proves that nothing was left behind, and one reading of the bundled manifests."""
+"""What every test has: the proof that nothing was left behind, one reading of the bundled manifests, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,19 @@ class _OneReading:
         if manifests is None and not any(name.startswith("AI_PROTOCOL_") for name in variables):
             return self._bundled
         return Catalog.open(manifests, environ)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell without job control starts what it puts into the background with SIGINT ignored, children included.
+
+    Then nothing here could be interrupted, and the tests that interrupt would wait for their bounds.
+    """
+    inherited = signal.getsignal(signal.SIGINT)
+    if inherited is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture(scope="session", autouse=True)
