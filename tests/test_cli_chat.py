@@ -105,6 +105,7 @@ async def test_what_is_no_reply_is_one_line(answer: object, code: str) -> None:
         done = await ailib_async(*arguments, env=KEYS)
         assert len(sim.entries) == 1
     assert code in one_error(done)
+    assert "the provider frame" not in done.err  # one sentence, not two run into each other
     assert done.out == ""
 
 

@@ -323,8 +323,11 @@ class Exchange:
     # ---- what went wrong
 
     def _ours(self, kind: str, what: str) -> TransportError:
+        return self._failed(kind, f"the provider {what}")
+
+    def _failed(self, kind: str, message: str) -> TransportError:
         error = TransportError(
-            f"the provider {what}",
+            message,
             kind=kind,
             status=self._progress.status,
             request_id=self._progress.request_id,
@@ -350,7 +353,7 @@ class Exchange:
 
     def _fault(self, fault: StreamError) -> AiLibError:
         if fault.kind != "provider":
-            return self._ours(fault.kind, fault.message)
+            return self._failed(fault.kind, fault.message)
         self._verdict = self._classified(fault, b"")
         return self._verdict
 
