@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import trio
 
@@ -135,3 +136,12 @@ def test_the_links_of_the_readme_and_the_docs_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_commands_that_the_readme_says_are_missing_are_missing() -> None:
+    from ai_lib_trio.cli.app import ailib
+
+    missing = README.partition("## What is not there yet")[2].partition("\n## ")[0]
+    there = ailib.list_commands(click.Context(ailib))
+    assert missing.strip()
+    assert [name for name in re.findall(r"`(?:ailib )?([a-z-]+)", missing) if name in there] == []
