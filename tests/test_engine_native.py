@@ -25,6 +25,7 @@ from ai_lib_trio.transport import native as native_module
 from ai_lib_trio.transport.http1 import ResponseReader, endpoint_of, head_of
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
 from ai_lib_trio.transport.native import NativeEngine
+from ai_lib_trio.transport.tls import default_context
 from client_support import MODEL
 from engines import KeepingSink, engine_of, fetch, make_certificate, post, server_context
 from raw_server import Connection, chunked, raw_server, sized
@@ -390,6 +391,23 @@ async def test_a_goodbye_with_the_last_bytes_ends_a_body_and_the_connection(
             assert (await fetch(engine, post(server))).body == OK
             await server.wait_no_connection()
             assert server.connections == number
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_authorities_that_cannot_be_read_are_an_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    default_context.cache_clear()
+    try:
+        with pytest.raises(TransportError, match=r"SSL_CERT_FILE.*authorities\.pem") as caught:
+            default_context()
+    finally:
+        default_context.cache_clear()
+    assert caught.value.kind == "tls_refused"
 
 
 # ---- which engine a client has
