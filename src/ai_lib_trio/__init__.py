@@ -8,7 +8,8 @@ The rooms, from the inside out; imports point one way, down this list to its top
     pipeline     bytes -> events          wire   request -> bytes, replies -> errors
     service      the one shape that everything composes by
     transport    engines that move bytes  actors who owns connections and watches over them
-    client       what users hold          cli    the `ailib` command
+    routing      who is asked first       client what users hold
+    telemetry    sinks for records        cli    the `ailib` command
     simulator    a provider on loopback   testing  what users test their programs with
 
 The public names are resolved on first use: importing this package loads neither trio nor an HTTP library.
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from .resilience.circuit_breaker import BreakerRules as BreakerRules
     from .resilience.executor import Resilience as Resilience
     from .resilience.preflight import Preflight as Preflight
+    from .routing.array import Endpoint as Endpoint
+    from .routing.array import ModelArray as ModelArray
+    from .routing.array import Router as Router
+    from .routing.manager import ModelManager as ModelManager
     from .service import Timeouts as Timeouts
     from .types.events import Citation as Citation
     from .types.events import FinalCandidate as FinalCandidate
@@ -102,6 +107,8 @@ _HOMES = {
     "resilience.circuit_breaker": ("BreakerRules",),
     "resilience.executor": ("Resilience",),
     "resilience.preflight": ("Preflight",),
+    "routing.array": ("Endpoint", "ModelArray", "Router"),
+    "routing.manager": ("ModelManager",),
     "service": ("Timeouts",),
     "types.events": (
         "Citation",

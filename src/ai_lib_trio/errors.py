@@ -98,6 +98,7 @@ KINDS: Mapping[str, Kind] = {
     "client_closed": Kind("E4002", False, False),
     "admission_too_late": Kind("E2001", False, True),
     "retry_budget": Kind("E3002", False, True),
+    "no_endpoint": Kind("E3002", False, True),
     "no_quorum": Kind("E4001", False, False),
     "cost_cap": Kind("E2002", False, False),
     "no_credential": Kind("E1002", False, True),

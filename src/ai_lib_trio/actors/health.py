@@ -123,6 +123,11 @@ class HealthActor:
         """False where the last check failed; what was never checked is taken as well."""
         return self.healthy.get((target.manifest.id, target.base_url), True)
 
+    def is_provider_healthy(self, provider: str) -> bool:
+        """False where the last check of each of its places failed."""
+        seen = [one for (name, _), one in self.healthy.items() if name == provider]
+        return not seen or any(seen)
+
     async def run(self) -> None:
         """Check until cancelled."""
         async with trio.open_nursery() as nursery:

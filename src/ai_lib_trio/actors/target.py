@@ -25,7 +25,10 @@ class ActorKey(NamedTuple):
 
 
 class Target:
-    """One way to reach one model. `ref` is `provider/model`, `model` the id that goes on the wire."""
+    """One way to reach one model. `ref` is `provider/model`, `model` the id that goes on the wire.
+
+    `name` is what it was asked for by: the same as `ref`, or an endpoint's.
+    """
 
     __slots__ = (
         "auth",
@@ -38,6 +41,7 @@ class Target:
         "key",
         "manifest",
         "model",
+        "name",
         "ref",
         "secret",
     )
@@ -57,6 +61,7 @@ class Target:
         credential_source: str,
         encoder: Encoder,
         decoder: DecodeProgram,
+        name: str = "",
     ) -> None:
         self.manifest = manifest
         self.family = family
@@ -69,6 +74,7 @@ class Target:
         self.credential_source = credential_source
         self.encoder = encoder
         self.decoder = decoder
+        self.name = name or ref
         self.key = ActorKey(manifest.id, origin, secret)
 
     def __repr__(self) -> str:

@@ -42,7 +42,8 @@ from ..resilience.hedge import COLD_AFTER_S, quantile_of
 from ..resilience.preflight import Preflight, look
 from ..resilience.quorum import Agree, same_text
 from ..resilience.race import Until
-from ..service import Call, FoldOutlet, Gate, Service, Ticket
+from ..routing import ModelArray, ModelManager, Router
+from ..service import Call, FoldOutlet, Gate, Outlet, Service, Ticket
 from ..transport.base import Engine
 from ..transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ..transport.hub import Hub
@@ -61,6 +62,7 @@ from .chat import ChatRequestBuilder, Terms, absolute
 from .config import Config
 from .contests import ContestStream
 from .reload import check_compiles, follow, open_source
+from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
 from .targets import Targets
 from .told import telling
@@ -87,6 +89,7 @@ def open_client(
     base_url: str | None = None,
     api_key: str | None = None,
     fallbacks: Sequence[str] = (),
+    router: Router | ModelArray | None = None,
     config: Config | None = None,
 ) -> ClientBlock:
     """An async context manager that gives an `AiClient`.
@@ -94,11 +97,15 @@ def open_client(
     `model` is `provider/model` or a registered name, and may be chosen per call instead. `api` names one of the
     provider's API families. `manifests` is a file, a folder or a pinned URL to read before the bundled set. `base_url`
     and `api_key` are for the chosen provider alone. `fallbacks` are models that every call may fall back to, in order.
+    `router` holds the arrays that `@name` asks for, over the config's; calls that name no model go to its first one.
 
     When the block is left, calls of other tasks get `config.shutdown_grace_s` to finish (none after an error), then
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
     """
-    return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config or Config())
+    config = config or Config()
+    if router is not None:
+        config = msgspec.structs.replace(config, router=router)
+    return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config)
 
 
 class _OpenCall:
@@ -152,12 +159,13 @@ class AiClient:
             hooks=self._hooks,
             escalate=config.on_actor_failure == "raise",
         )
+        seed = config.seed if config.seed is not None else SystemRandom().getrandbits(64)
         self._executor = ResilientExecutor(
             self._supervisor.through_actor,
-            find=targets.find,
+            find=self._find,
             settings=_settings(config, environ),
             gates=config.gates,
-            seed=config.seed if config.seed is not None else SystemRandom().getrandbits(64),
+            seed=seed,
             spent=spent_by,
             emit=self._hooks.emit,
         )
@@ -169,6 +177,16 @@ class AiClient:
             at_least_s = config.check_health_s
             self._health = HealthActor(make_engine=self._make_engine, hooks=self._hooks, at_least_s=at_least_s)
             nursery.start_soon(self._health.run, name="health")
+        self._routes: Routes | None = None
+        if config.router is not None:
+            self._routes = Routes(
+                config.router,
+                targets,
+                slots=self._supervisor.slots,
+                catalog=lambda: self._catalog,
+                health=self._health,
+                seed=seed,
+            )
         self._open: dict[int, _OpenCall] = {}
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
@@ -184,6 +202,18 @@ class AiClient:
         return builder.messages(
             *(Message.user(message) if isinstance(message, str) else message for message in messages)
         )
+
+    @property
+    def models(self) -> ModelManager:
+        """The models that the client's manifests know, to be found by what they can do and cost."""
+        return ModelManager(lambda: self._catalog, is_healthy=self._is_provider_healthy)
+
+    def _is_provider_healthy(self, provider: str) -> bool:
+        """False where every actor of the provider is down, or its declared check failed."""
+        if self._health is not None and not self._health.is_provider_healthy(provider):
+            return False
+        slots = [slot for slot in self._supervisor.slots.values() if slot.key.provider == provider]
+        return not slots or not all(slot.has_failed for slot in slots)
 
     def tree(self) -> Tree:
         """What is alive now: actors, queues and calls. Print it to see it drawn."""
@@ -312,28 +342,52 @@ class AiClient:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
         with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
-            target = await (self._find_any(models) if models else self._targets.find(terms.model or "", terms.api))
+            target = await (self._find_any(models) if models else self._find(terms.model or "", terms.api))
         if scope.cancelled_caught:
             raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
-        if self._health is not None:
-            self._health.notice(target)
         self._calls += 1
         request = msgspec.structs.replace(request, model=target.model)
         return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
+
+    async def _find(self, model: str, api: str | None) -> Target:
+        target = await self._targets.find(model, api)
+        if self._health is not None:
+            self._health.notice(target)
+        return target
+
+    async def _routed(self, request: Request, terms: Terms, *, is_dry: bool = False) -> tuple[Call, Terms]:
+        """The call, and its terms with an array's name resolved: a first endpoint, and the others as fallbacks."""
+        routes = self._routes
+        model = terms.model or (routes.default if routes is not None else None)
+        if model is None or not is_routed(model):
+            return await self._prepare(request, terms), terms
+        if routes is None:
+            raise CallerError(f"{model} is an array's name: give its router to open_client", kind="bad_argument")
+        names = routes.rank(model, terms.api, request, is_dry=is_dry)
+        for number, name in enumerate(names, 1):
+            try:
+                call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
+            except CredentialError:
+                if number == len(names):
+                    raise
+                continue  # as a chain passes over a target that has no key
+            policies = msgspec.structs.replace(terms.policies, fallbacks=(*names[number:], *terms.policies.fallbacks))
+            return call, msgspec.structs.replace(terms, model=name, policies=policies)
+        raise AssertionError("an array ranks at least one endpoint")
 
     async def _find_any(self, models: Sequence[str]) -> Target:
         """The target of the first model that has one. Members without a key fail by themselves, later."""
         first: CredentialError | None = None
         for model in models:
             try:
-                return await self._targets.find(model, None)
+                return await self._find(model, None)
             except CredentialError as exc:
                 first = first or exc
         assert first is not None
         raise first
 
     async def _execute(self, request: Request, terms: Terms) -> tuple[ChatResponse, CallStats]:
-        call = await self._prepare(request, terms)
+        call, terms = await self._routed(request, terms)
         outlet = FoldOutlet()
         self._open[call.number] = _OpenCall(call, None, True)
         outcome = "cancelled"
@@ -350,7 +404,7 @@ class AiClient:
         return reply, self._stats(call, reply.usage)
 
     async def _preflight(self, request: Request, terms: Terms) -> Preflight:
-        call = await self._prepare(request, terms)
+        call, terms = await self._routed(request, terms, is_dry=True)
         target: Target = call.target
         now = trio.current_time()
         slot = self._supervisor.slots.get(target.key)
@@ -381,10 +435,17 @@ class AiClient:
         )
 
     def _stream(self, request: Request, terms: Terms) -> ChatStream:
-        async def prepare() -> Call:
-            return await self._prepare(request, terms)
+        routed = terms
 
-        return ChatStream(self, self._service(terms), prepare)
+        async def prepare() -> Call:
+            nonlocal routed
+            call, routed = await self._routed(request, terms)
+            return call
+
+        async def service(call: Call, outlet: Outlet) -> None:
+            await self._service(routed)(call, outlet)
+
+        return ChatStream(self, service, prepare)
 
     def _start_drive(self, drive: Drive, service: Service, *, is_attended: bool) -> None:
         if self._supervisor.is_closing:
@@ -401,6 +462,8 @@ class AiClient:
     def _end(self, call: Call, outcome: str) -> None:
         if self._open.pop(call.number, None) is not None:
             self._outcomes[outcome] += 1
+            if self._routes is not None:
+                self._routes.learn(call)
         if not self._open:
             self._all_ended.set()
 
@@ -497,12 +560,14 @@ class ClientBlock:
                 raise CallerError(
                     "base_url and api_key belong to a model's provider: name a model", kind="bad_argument"
                 )
+            if is_routed(model):
+                raise CallerError("an array's endpoints have their own base_url and api_key", kind="bad_argument")
             provider = catalog.resolve(model).provider_id
             if base_url is not None:
                 base_urls[provider] = base_url
             if api_key is not None:
                 api_keys[provider] = api_key
-        elif model is not None:
+        elif model is not None and not is_routed(model):
             catalog.resolve(model)  # an unknown model is said here, not at the first call
         targets = Targets(catalog, environ, base_urls=base_urls, api_keys=api_keys)
         manager = trio.open_nursery()

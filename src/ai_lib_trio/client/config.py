@@ -12,6 +12,7 @@ import msgspec
 from ..errors import CallerError
 from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
+from ..routing import ModelArray, Router
 from ..service import Timeouts
 from ..transport.base import Engine
 from ..types.records import ClientSink, Sink
@@ -31,7 +32,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provider id. `sinks` are called with every record (docs/telemetry.md); `record_content` gives them prompts and
     replies too, which are in no record otherwise. `check_health_s` has providers in use checked as their manifests
     declare (`availability`): so many seconds lie between two checks, or what is declared, whichever is more; None for
-    never. `wall_time` gives seconds since the epoch.
+    never. `router` is what calls to `@name` go by (docs/routing.md). `wall_time` gives seconds since the epoch.
 
     `resilience` is about retries, limits, breakers and queues (`Resilience`); `max_inflight` and `max_queued` are short
     for those in it. `gates` says whether a call that a model is declared unable to answer is refused. `seed` makes the
@@ -61,6 +62,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sinks: tuple[Sink | ClientSink, ...] = ()
     record_content: bool = False
     check_health_s: float | None = None
+    router: Router | ModelArray | None = None
     wall_time: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:

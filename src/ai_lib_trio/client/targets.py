@@ -7,6 +7,7 @@ looked up, checked against the host it would go to, and only then put into a tar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,14 @@ from ..transport.credentials import Credential, CredentialStore
 from ..wire.encode import Encoder, compile_encoder
 
 __all__ = ["Targets", "compile_family"]
+
+
+class Place(NamedTuple):
+    """Where a name leads: a model, and a URL and a key in place of the client's own."""
+
+    model: str
+    base_url: str | None
+    api_key: str | None
 
 
 class Targets:
@@ -40,6 +49,15 @@ class Targets:
         self._credentials = CredentialStore(environ)
         self._targets: dict[tuple[str, str | None], Target] = {}
         self._programs: dict[tuple[str, str], tuple[Encoder, DecodeProgram]] = {}
+        self._places: dict[str, Place] = {}
+
+    def place(self, name: str, model: str, *, base_url: str | None, api_key: str | None) -> None:
+        """From now on `name` finds this model, at a URL and with a key of its own where they are given."""
+        self._places[name] = Place(model, base_url, api_key)
+
+    def known(self, model: str, api: str | None) -> Target | None:
+        """The target for a model, if it was found before."""
+        return self._targets.get((model, api))
 
     async def find(self, model: str, api: str | None) -> Target:
         """The target for a model, by the provider's default API or the one named."""
@@ -58,16 +76,19 @@ class Targets:
         self._programs = {}
 
     async def _make(self, model: str, api: str | None) -> Target:
-        ref = self._catalog.resolve(model)
+        place = self._places.get(model) or Place(model, None, None)
+        ref = self._catalog.resolve(place.model)
         manifest = self._catalog.provider(ref.provider_id)
+        given_url = place.base_url or self._base_urls.get(manifest.id)
+        api_key = place.api_key or self._api_keys.get(manifest.id)
         family = self._family(manifest, api)
         encoder, decoder = self._compiled(manifest, family)
-        declared = self._declared_url(manifest)
-        base_url = self._base_urls.get(manifest.id) or declared
+        declared = self._declared_url(manifest, is_given=given_url is not None)
+        base_url = given_url or declared
         if base_url is None:
             raise CallerError(f"{manifest.id} has no base URL: give one", kind="bad_argument", provider=manifest.id)
         origin = origin_of(base_url)
-        credential = await self._credentials.find(manifest, explicit=self._api_keys.get(manifest.id))
+        credential = await self._credentials.find(manifest, explicit=api_key)
         auth = manifest.auth
         if credential is not None:
             auth = credential.auth or auth
@@ -78,7 +99,7 @@ class Targets:
                     name=name,
                     target=origin,
                     declared=origin if declared is None else origin_of(declared),
-                    base_url=origin if manifest.id in self._base_urls else None,
+                    base_url=origin if given_url is not None else None,
                     own=None if manifest.origin == "bundled" else self._catalog.own_keys(),
                 )
         return Target(
@@ -94,6 +115,7 @@ class Targets:
             credential_source=_told(credential),
             encoder=encoder,
             decoder=decoder,
+            name=model if model in self._places else "",
         )
 
     def _filled(self, manifest: Manifest, auth: Auth) -> Auth:
@@ -105,10 +127,10 @@ class Targets:
         scope = tuple(values.get(part) or part for part in auth.chain.scope)
         return msgspec.structs.replace(auth, chain=msgspec.structs.replace(auth.chain, scope=scope))
 
-    def _declared_url(self, manifest: Manifest) -> str | None:
+    def _declared_url(self, manifest: Manifest, *, is_given: bool) -> str | None:
         """The manifest's own base URL. Variables that it needs are not asked for where the caller gave a URL."""
         endpoint = manifest.endpoint
-        if manifest.id in self._base_urls and endpoint.variables:
+        if is_given and endpoint.variables:
             return None
         values = {name: self._environ.get(variable, "") for name, variable in endpoint.variables.items()}
         return fill(endpoint.base_url, values)

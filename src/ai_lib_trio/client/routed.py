@@ -1,0 +1,110 @@
+"""A call to `@name`: an array's order becomes a first target and its fallbacks.
+
+Imports routing, `actors`, `resilience`, types and `targets`. The rule that must stay true: an endpoint's state is read
+from the actors that own it, and nothing here keeps a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import trio
+
+from ..actors.health import HealthActor
+from ..actors.job import Job
+from ..actors.supervisor import Slot
+from ..actors.target import ActorKey, Target
+from ..protocol.loader import Catalog
+from ..resilience.estimate import tokens_of
+from ..routing import Candidate, Endpoint, ModelArray, Router
+from ..service import Call
+from ..types.request import Request
+from .targets import Targets
+
+__all__ = ["Routes", "is_routed"]
+
+
+def is_routed(model: str | None) -> bool:
+    """Whether a model's name is an array's."""
+    return model is not None and model.startswith("@")
+
+
+class Routes:
+    """A client's router, and where its endpoints' actors are."""
+
+    def __init__(
+        self,
+        router: Router | ModelArray,
+        targets: Targets,
+        *,
+        slots: Mapping[ActorKey, Slot],
+        catalog: Callable[[], Catalog],
+        health: HealthActor | None,
+        seed: object,
+    ) -> None:
+        self.router = router if isinstance(router, Router) else Router(router)
+        self._targets = targets
+        self._slots = slots
+        self._catalog = catalog
+        self._health = health
+        self._seed = seed
+        self._names: dict[str, tuple[ModelArray, str]] = {}
+        for array in self.router.arrays.values():
+            for label, endpoint in array.endpoints.items():
+                name = f"@{array.name}/{label}"
+                self._names[name] = (array, label)
+                targets.place(name, endpoint.model, base_url=endpoint.base_url, api_key=endpoint.api_key)
+
+    @property
+    def default(self) -> str:
+        """The name of the first array."""
+        return f"@{next(iter(self.router.arrays))}"
+
+    def rank(self, model: str, api: str | None, request: Request, *, is_dry: bool = False) -> list[str]:
+        """The endpoints that a call to an array may go to, as names that `Targets` knows, the first first."""
+        array = self.router.array(model)
+        labels = array.rank(
+            request,
+            tokens_of(request),
+            self._seed,
+            lambda label, endpoint: self._candidate(f"@{array.name}/{label}", label, endpoint, api),
+            is_dry=is_dry,
+        )
+        return [f"@{array.name}/{label}" for label in labels]
+
+    def _candidate(self, name: str, label: str, endpoint: Endpoint, api: str | None) -> Candidate:
+        catalog = self._catalog()
+        ref = catalog.resolve(endpoint.model)
+        target = self._targets.known(name, api)
+        slot = self._slots.get(target.key) if target is not None else None
+        actor = slot.actor if slot is not None else None
+        is_well = target is None or self._health is None or self._health.is_healthy(target)
+        if slot is not None and slot.has_failed:
+            is_well = False
+        if actor is not None and target is not None and is_well:
+            view = actor.gate.view(trio.current_time())
+            is_well = not any(one.state == "open" and one.of in ("connection", target.model) for one in view.breakers)
+        return Candidate(
+            name=label,
+            model=ref.ref,
+            weight=endpoint.weight,
+            quality=endpoint.quality,
+            facts=ref.facts,
+            declared=catalog.provider(ref.provider_id).capabilities,
+            in_flight=len(actor.inflight) if actor is not None else 0,
+            queued=actor.queued if actor is not None else 0,
+            is_well=is_well,
+        )
+
+    def learn(self, call: Call) -> None:
+        """Tell the arrays how long the call's attempts took to their first tokens."""
+        jobs: list[Job] = call.log
+        for job in jobs:
+            progress = job.progress
+            if progress.started_at is None or progress.first_token_at is None:
+                continue
+            target: Target = job.call.target
+            found = self._names.get(target.name)
+            if found is not None:
+                array, label = found
+                array.learn(label, progress.first_token_at - progress.started_at)
