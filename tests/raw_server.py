@@ -106,7 +106,7 @@ async def raw_server(handler: Handler, *, tls: ssl.SSLContext | None = None) -> 
     server.port = listeners[0].socket.getsockname()[1]
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(lambda task_status: trio.serve_listeners(serve, listeners, task_status=task_status))
+        await nursery.start(trio.serve_listeners, serve, listeners)
         try:
             yield server
         except BaseException as exc:  # kept out of the nursery, which would wrap it

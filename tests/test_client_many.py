@@ -130,7 +130,15 @@ async def test_sinks_see_the_context_of_the_call_they_are_told_of(
             nursery.start_soon(run, client, f"caller {number}")
     assert all(len(found) == 1 for found in seen.values())
     assert {next(iter(found)) for found in seen.values()} == {f"caller {number}" for number in range(100)}
-    assert {"CallStarted", "CallQueued", "CallAdmitted", "AttemptStarted", "FirstToken", "EventBatch", "CallEnded"} <= names
+    assert {
+        "CallStarted",
+        "CallQueued",
+        "CallAdmitted",
+        "AttemptStarted",
+        "FirstToken",
+        "EventBatch",
+        "CallEnded",
+    } <= names
 
 
 async def test_a_sink_that_fails_harms_no_call_and_is_counted(

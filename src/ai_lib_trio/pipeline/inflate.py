@@ -20,7 +20,7 @@ class Inflater:
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
-        # gzip: its own header. deflate: zlib's header by the standard; some servers send it raw, seen at the first byte.
+        # gzip has its own header. deflate has zlib's by the standard; some servers send it raw, told by its first byte.
         self._engine = zlib.decompressobj(zlib.MAX_WBITS | 16 if coding == "gzip" else zlib.MAX_WBITS)
         self._input = b""
         self._started = False
