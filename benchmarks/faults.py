@@ -1,6 +1,6 @@
 """Faults by guarantee: what comes out of a call when the provider misbehaves, on loopback, with real sockets.
 
-    python -m benchmarks.faults [--json] [--only NAME] [--peers]
+    python -m benchmarks.faults [--json | --markdown] [--only NAME] [--peers]
 
 Each fault is played by the simulator or a raw socket, and the call is made with one attempt, streamed, under a
 deadline. Four guarantees are checked for each: the outcome is the typed one that is expected; it came within the
@@ -600,6 +600,15 @@ def table(rows: Sequence[Row], peers: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(rows: Sequence[Row], peers: dict[str, dict[str, str]]) -> str:
+    """The table for a page: what came out of each fault, ours and the peers'."""
+    lines = [f"| fault | ours | {' | '.join(peers)} |", f"|---|---|{'---|' * len(peers)}"]
+    for row in rows:
+        cells = [found.get(row.fault, "not run").replace("|", "/") for found in peers.values()]
+        lines.append(f"| {row.fault} | {row.outcome}{'' if row.is_full else ', NOT full'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 async def measure(only: str | None, names: Sequence[str], folder: str) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """Every row for ours, every cell for the peers."""
     rows: list[Row] = []
@@ -624,6 +633,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     parser.add_argument("--only", help="faults whose name has this in it")
     parser.add_argument("--peers", action="store_true", help="also run the peers that are installed")
     asked = parser.parse_args(arguments)
@@ -634,7 +644,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source.write_text(INCUMBENT_MANIFEST, encoding="utf-8")
         rows, peers = trio.run(measure, asked.only, names, folder)
     full = sum(row.is_full for row in rows)
-    if asked.json:
+    if asked.markdown:
+        print(markdown(rows, peers))
+    elif asked.json:
         print(json.dumps({"rows": [row._asdict() for row in rows], "peers": peers, "full": full}, indent=2))
     else:
         print(table(rows, peers))
