@@ -463,13 +463,13 @@ class Catalog:
 
         for kind, schema in (("dialects", "dialect"), ("models", "models")):
             for stem, file in source.files(kind).items():
-                if tried(lambda: self.validator().check(source.read_file(file, kind), schema)):  # noqa: B023
+                if tried(lambda: self.validator().check(source.read_file(file, kind), schema)):  # noqa: B023 - called at once
                     reader = self._read_dialect if kind == "dialects" else self._read_models
-                    tried(lambda: reader(number, stem))  # noqa: B023
+                    tried(lambda: reader(number, stem))  # noqa: B023 - called at once
         for stem in list(source.files("providers")) or [""]:
             if not stem and source.single is None:
                 continue
-            tried(lambda: self._check_provider(number, stem, faults))  # noqa: B023
+            tried(lambda: self._check_provider(number, stem, faults))  # noqa: B023 - called at once
         taken: dict[str, str] = {}
         for stem in source.files("providers"):
             for name in (stem, *(self._head(number, stem).get("aliases") or ())):

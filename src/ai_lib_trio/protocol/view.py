@@ -179,9 +179,12 @@ def _along(steps: Sequence[Step], node: Node | None) -> tuple[list[_Step], Node 
     node = None if node is None else node.find()
     for step in steps:
         if isinstance(step, str):
-            typed = node is not None and node.struct is not None
-            out.append(_Step(node.struct, step, node.names[step]) if typed else _Step(dict, step, None))  # type: ignore
-            node = node.at(step) if typed else None  # type: ignore[union-attr]
+            if node is not None and node.struct is not None:
+                out.append(_Step(node.struct, step, node.names[step]))
+                node = node.at(step)
+            else:
+                out.append(_Step(dict, step, None))
+                node = None
         else:
             out.append(_Step(list, step, None))
             node = None if node is None else node.at(step)
