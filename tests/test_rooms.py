@@ -96,6 +96,10 @@ def test_every_room_is_known() -> None:
     assert rooms <= set(MAY_SEE)
 
 
+def test_every_module_says_what_it_is_for() -> None:
+    assert [dotted_name(path) for path in modules() if not ast.get_docstring(ast.parse(path.read_bytes()))] == []
+
+
 @pytest.mark.parametrize("path", modules(), ids=dotted_name)
 def test_imports_point_one_way(path: Path) -> None:
     room = room_of(dotted_name(path))
