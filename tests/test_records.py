@@ -257,3 +257,15 @@ async def test_a_sink_for_several_clients_is_asked_for_one_of_each(
             assert client.number in seen
     assert len(seen) == 2
     assert all(isinstance(records[-1], CallEnded) for records in seen.values())
+
+
+async def test_without_a_sink_no_record_is_built(
+    quiescence: Quiescence, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(hooks: Any, record: Any) -> None:
+        raise AssertionError(record)
+
+    monkeypatch.setattr("ai_lib_trio.actors.hooks.Hooks.emit", refuse)
+    async with scripted_client(ScriptedTransport(troubled)) as client:
+        for use in (whole_call, streamed_call, refused_call, left_call, left_stream, race_call):
+            await used(client, use)
