@@ -74,13 +74,17 @@ class DecodeProgram:
         for key in tree:
             if key not in _KEYS:
                 raise where.at(str(key)).error(f"expected one of {', '.join(_KEYS)}, got {key!r}")
-        framing = _map(tree, "framing", where, ("format", "done", "content_type", "unwrap"))
+        framing = _map(tree, "framing", where, ("format", "done", "content_type", "unwrap", "data"))
         self.format: str = framing.get("format", "sse")
         if self.format not in FRAMINGS:
             raise where.at("framing", "format").error(f"expected one of {', '.join(FRAMINGS)}, got {self.format!r}")
         for key in ("done", "content_type", "unwrap"):
             if not isinstance(framing.get(key, ""), str):
                 raise where.at("framing", key).error(f"expected a text, got {framing[key]!r}")
+        # Data that is text and no JSON: a frame is then {event, data}.
+        self.is_text = framing.get("data", "json") == "text"
+        if framing.get("data", "json") not in ("json", "text"):
+            raise where.at("framing", "data").error(f"expected json or text, got {framing['data']!r}")
         done = framing.get("done")
         # A content type of the dialect's own, for a framing that no registered type tells.
         self.content_type: str | None = framing.get("content_type")
@@ -220,6 +224,10 @@ def _read_again(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
+def _as_frame(event: str | None, data: bytes) -> bytes:
+    return msgspec.json.encode({"event": event, "data": data.decode("utf-8", "replace")})
+
+
 def _unwrapped(data: bytes, key: str) -> bytes:
     """The frame that a frame holds in base64 under `key`; a frame that holds none speaks for itself."""
     try:
@@ -332,6 +340,7 @@ class Pipeline:
         facts, done = self._facts, self._program.done
         if self._program.unwrap is not None and not self._whole:
             frames = [(event, _unwrapped(data, self._program.unwrap)) for event, data in frames]
+        is_text = self._program.is_text and not self._whole
         for event, data in frames:
             self._frames += 1
             if self._whole:
@@ -342,6 +351,8 @@ class Pipeline:
                     self._close()
                     return
                 continue
+            if is_text:
+                data = _as_frame(event, data)
             try:
                 value = self._decode(data)
             except _NOT_JSON:

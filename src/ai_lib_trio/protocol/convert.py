@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import CallerError
-from .promote import RENAMED, Promotion, is_chat, is_ours, promote
+from .draft import RENAMED, Promotion, is_chat
+from .promote import is_ours, promote
 from .yaml_source import Document, read_yaml
 
 __all__ = ["convert", "yaml_text"]
@@ -22,7 +23,7 @@ _AS_WRITTEN = (
     "api_families", "default_api_family", "services", "rate_limit_headers", "multimodal", "metadata",
 )  # fmt: skip
 # No words in version 2, and an effect where no dialect is known. Every runtime tolerates keys that it does not know.
-_OF_UNKNOWN_FORMATS = ("parameter_mappings", "response_paths", "tooling", "features")
+_OF_UNKNOWN_FORMATS = ("payload_format", "parameter_mappings", "response_paths", "tooling", "features")
 _AUTH = {"bearer": "bearer", "header": "custom_header", "query": "query_param"}
 _AUTH_FIELDS = ("header", "prefix", "param_name", "token_env", "extra_headers")
 
@@ -49,11 +50,14 @@ def convert(document: Document, known: Promotion) -> tuple[dict[str, Any], list[
     parameters = _parameters(old)
     if parameters:
         new["parameters"] = parameters
-    kept = ["provider_id", *(() if is_known else _OF_UNKNOWN_FORMATS)]
+    reads_paths = any("body" in family.get("decode", {}) for family in promoted.get("api_families", {}).values())
+    kept = ["provider_id", *(() if is_known and not reads_paths else _OF_UNKNOWN_FORMATS)]
     if promoted.get("endpoint", {}).get("auth", {}).get("shadowed_env"):
         kept.append("auth")
     for key in kept:
         value = old.get(key)
+        if key == "payload_format" and promoted.get("api_families"):
+            value = value or _mapping(old.get("auth")).get(key)
         if key == "parameter_mappings":  # what has a structure of its own; the other names are aliases now
             value = {name: wire for name, wire in _mapping(value).items() if name not in RENAMED} or None
         if value is not None:

@@ -15,7 +15,7 @@ from .tree import Reader, merge
 from .where import Key, Position, Where
 from .yaml_source import Document
 
-__all__ = ["DIALECT_SECTIONS", "Dialect", "DialectOf", "Family", "FamilyForm", "read_dialect"]
+__all__ = ["DIALECT_SECTIONS", "Dialect", "DialectOf", "Family", "FamilyForm", "read_dialect", "set_below"]
 
 DIALECT_SECTIONS = ("encode", "decode", "simulate")
 
@@ -160,7 +160,7 @@ def _add_defaults(encode: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[
         value = {"$first": [f"$.{name}", default]}
         if isinstance(renames, dict) and isinstance(renames.get(name), str):
             encode["parameters"] = {key: wire for key, wire in renames.items() if key != name}
-            _set_below(body, renames[name].split("."), value)
+            set_below(body, renames[name].split("."), value)
         elif _is_first_of(body.get(name), f"$.{name}"):
             body[name] = value
         else:
@@ -170,7 +170,7 @@ def _add_defaults(encode: dict[str, Any], defaults: Mapping[str, Any]) -> tuple[
     return tuple(homeless)
 
 
-def _set_below(tree: dict[str, Any], path: list[str], value: Any) -> None:
+def set_below(tree: dict[str, Any], path: list[str], value: Any) -> None:
     """Set a value in a nested mapping; the mappings on the way are copied, as they are shared with the dialect."""
     for key in path[:-1]:
         below = tree.get(key)

@@ -311,8 +311,9 @@ def _replaced(value: Any, change: Callable[[str], str]) -> Any:
 # ---- what a dialect reads already
 
 
-def covered_paths(decode: Mapping[str, Any], where: Where) -> dict[str, set[Steps]]:
-    """Fact -> the paths that a dialect's rules for streams read for it, from the frame's root, indexes as `[*]`."""
+def covered_paths(decode: Mapping[str, Any], where: Where, part: str = "stream") -> dict[str, set[Steps]]:
+    """Fact -> the paths that a dialect's rules for streams (or for the `body`) read for it, from the root, indexes as
+    `[*]`."""
     found: dict[str, set[Steps]] = {}
     define = decode.get("define") or {}
 
@@ -346,7 +347,7 @@ def covered_paths(decode: Mapping[str, Any], where: Where) -> dict[str, set[Step
                     into.update(resolve(text, inner))
             walk(rule.get("rules"), inner, depth + 1)
 
-    for section in ("rules", "stream"):
+    for section in ("rules", part):
         walk(decode.get(section), {"": [()]}, 0)
     return found
 
