@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ai_lib_trio.cli.demo import FLOOD_BYTES, HELD_BYTES, Claim, _Play
+from ai_lib_trio.cli.demo_resilience import TALE
 from ai_lib_trio.cli.stage import Stage
 from ai_lib_trio.errors import TransportError
 from cli_support import AILIB, Terminal, ailib, environment
@@ -77,18 +78,43 @@ def test_the_slow_consumer_held_the_provider_back(report: dict[str, object]) -> 
     assert claim(report, "nothing lost")["characters_received"] == FLOOD_BYTES
 
 
+def test_a_race_closes_its_losers_as_their_providers_saw(report: dict[str, object]) -> None:
+    evidence = claim(report, "was first")
+    members, saw = evidence["members"], evidence["provider_saw"]
+    assert isinstance(members, list)
+    assert isinstance(saw, list)
+    assert [member["outcome"] for member in members] == ["lost", "won", "lost"]
+    assert [len(member["attempts"]) for member in members] == [1, 1, 1]
+    assert sum(one["outcome"] in ("client_closed", "reset_by_client") for one in saw) == 2
+
+
+def test_a_hedge_asks_a_second_provider_and_closes_the_first(report: dict[str, object]) -> None:
+    evidence = claim(report, "the first was closed unanswered")
+    assert isinstance(evidence["asked_after_s"], float)
+    assert 0.125 < evidence["asked_after_s"] < 1.25
+
+
+def test_a_cut_answer_goes_on_elsewhere_with_no_character_missing(report: dict[str, object]) -> None:
+    evidence = claim(report, "none came twice")
+    attempts = evidence["attempts"]
+    assert isinstance(attempts, list)
+    assert [attempt["verdict"] for attempt in attempts] == ["replaced", "won"]
+    assert isinstance(evidence["handed_on"], str)
+    assert TALE.startswith(evidence["handed_on"])
+
+
 def test_a_pipe_gets_plain_lines() -> None:
     done = ailib("demo")
     assert (done.code, done.err) == (0, "")
     assert "\x1b" not in done.out
     assert "NOT TRUE" not in done.out
-    assert done.out.count("  checked: ") == 7
-    assert done.out.splitlines()[-1].startswith("7 of 7 claims checked and true")
+    assert done.out.count("  checked: ") == 10
+    assert done.out.splitlines()[-1].startswith("10 of 10 claims checked and true")
 
 
 def test_a_terminal_gets_colour_and_a_gauge() -> None:
     with Terminal("demo") as terminal:
-        plain = terminal.wait_for("7 of 7 claims")
+        plain = terminal.wait_for("10 of 10 claims")
         assert terminal.wait_end() == 0
     assert "\x1b[" in terminal.shown
     assert "still for" in plain
@@ -124,7 +150,7 @@ def test_a_claim_that_does_not_hold_is_exit_1() -> None:
     )
     assert done.returncode == 1
     assert "NOT TRUE: pigs fly" in done.stdout
-    assert "6 of 7 claims" not in done.stdout.splitlines()[0]
+    assert "9 of 10 claims" not in done.stdout.splitlines()[0]
     assert "checked and true" in done.stdout.splitlines()[-1]
 
 

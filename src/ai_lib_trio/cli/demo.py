@@ -10,12 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
 
 from ..errors import AiLibError
+from .demo_resilience import SCENES
 from .options import JSON
 from .running import run_async
 from .screen import as_json, one_line
@@ -129,6 +131,8 @@ class _Play:
                 async with open_client(config=config) as self.client:
                     for scene in (self.one_call, self.tool_round_trip, self.cancelled_call, self.slow_consumer):
                         await self._try(scene)
+                    for resilient in SCENES:
+                        await self._try(partial(resilient, self), resilient.__name__)
                 await self._try(self.nothing_left)
         if limit.cancelled_caught:
             self._claim(f"the demo ends within {LIMIT_S:.0f} s", False, {})
@@ -136,11 +140,11 @@ class _Play:
     def _chat(self, player: Player) -> ChatRequestBuilder:
         return self.client.chat().model(player.model).api(player.api).max_tokens(1000)
 
-    async def _try(self, scene: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, scene: Callable[[], Awaitable[None]], name: str = "") -> None:
         try:
             await scene()
         except AiLibError as error:
-            self._claim(f"the scene {scene.__name__} plays to its end", False, {"error": one_line(error)})
+            self._claim(f"the scene {name or scene.__name__} plays to its end", False, {"error": one_line(error)})
             self.stage.line(one_line(error), "bad")
 
     def _claim(self, claim: str, is_true: bool, evidence: dict[str, Any]) -> None:
