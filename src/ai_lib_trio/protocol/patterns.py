@@ -39,8 +39,9 @@ Seen = frozenset[int]
 def compile_pattern(text: str, where: Where, *, groups: int | None = None) -> re.Pattern[str]:
     """The pattern, compiled. Raises `ManifestError` for what is no pattern, or one that can take long.
 
-    Refused are more than 200 characters, back-references, a repetition without end inside another, and two of them
-    beside each other that can match the same character. `groups` asks for that many groups.
+    Refused are more than 200 characters, back-references, two repetitions without end beside each other that can match
+    the same character, and inside such a repetition another, alternatives, or a part of no fixed length. `groups` asks
+    for that many groups.
     """
     if len(text) > MAX_PATTERN:
         raise where.error(f"expected a pattern of at most {MAX_PATTERN} characters, got {len(text)}")
@@ -83,6 +84,8 @@ def _item(op: Any, argument: Any, where: Where, *, inside: bool) -> tuple[Seen, 
         endless = high >= _UNBOUNDED
         if endless and inside:
             raise where.error("expected no endless repetition inside another")
+        if inside and low != high:  # `(a{1,3})*` splits the same text in as many ways as `(a+)*`
+            raise where.error("expected no repetition of another length each time inside an endless one")
         head, tail, empty = _walk(body, where, inside=inside or endless)
         if endless:
             matched = _characters(body)
@@ -91,6 +94,8 @@ def _item(op: Any, argument: Any, where: Where, *, inside: bool) -> tuple[Seen, 
     if op is codes.SUBPATTERN:
         return _walk(argument[-1], where, inside=inside)
     if op is codes.BRANCH:
+        if inside:  # `(a|a)*` can take each character in two ways; its common beginning was taken out by the parser
+            raise where.error("expected no alternatives inside an endless repetition")
         heads, tails, empties = zip(*(_walk(part, where, inside=inside) for part in argument[1]), strict=True)
         return frozenset().union(*heads), frozenset().union(*tails), any(empties)
     if op in (codes.ASSERT, codes.ASSERT_NOT):
