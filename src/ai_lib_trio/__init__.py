@@ -7,10 +7,12 @@ The rooms, from the inside out; imports point one way, down this list to its top
     protocol     manifests: reading, merging, validating; models; who may be trusted with a key
     pipeline     bytes -> events          wire   request -> bytes, replies -> errors
     service      the one shape that everything composes by
+    resilience   the policies: retries, limits, breakers, fallbacks, races
     transport    engines that move bytes  actors who owns connections and watches over them
     routing      who is asked first       client what users hold
     telemetry    sinks for records        cli    the `ailib` command
-    simulator    a provider on loopback   testing  what users test their programs with
+    simulator    a provider on loopback   conformance  cases of the protocol's suite, run through all this
+    testing      what users test their programs with
 
 The public names are resolved on first use: importing this package loads neither trio nor an HTTP library.
 """
