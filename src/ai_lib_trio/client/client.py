@@ -584,7 +584,7 @@ class ClientBlock:
                 environ=environ,
                 nursery=nursery,
             )
-        except BaseException:
+        except BaseException:  # whatever it is goes on; the nursery that was just opened must not stay open behind it
             nursery.cancel_scope.cancel()
             await manager.__aexit__(None, None, None)
             raise
@@ -608,7 +608,7 @@ class ClientBlock:
         from_tasks: list[BaseException] = []
         try:
             await self._manager.__aexit__(None, None, None)
-        except BaseException as caught:
+        except BaseException as caught:  # what tasks raised, sorted below: the block's own exception comes first
             from_tasks = [leaf for leaf in _leaves(caught) if not isinstance(leaf, trio.Cancelled)]
             if not from_tasks and interruption is None and exc is None:
                 interruption = caught
