@@ -348,7 +348,9 @@ async def test_a_model_that_nobody_declares_to_go_on_is_not_asked_to(
 ) -> None:
     transport = ScriptedTransport(by_model(a_model=cut_at(400), another_model=going_on))
     async with client_on(transport) as client:
-        error = await fails(client.chat().user("x").fallback(OTHER_MODEL, mid_stream="continue"), streams=True)
+        undeclared = "openai/another-model"  # neither the model nor its provider is declared to go on
+        assert not client._catalog.provider("openai").capabilities.feature_flags.get("assistant_prefill")
+        error = await fails(client.chat().user("x").fallback(undeclared, mid_stream="continue"), streams=True)
         assert (error.kind, len(transport.asked)) == ("reset", 1)
 
 
