@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import trio
 
-from ..errors import MAX_RAW_BYTES, AiLibError, TransportError
+from ..errors import MAX_RAW_BYTES, AdmissionError, AiLibError, TransportError
 from ..pipeline import Pipeline
 from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
@@ -33,6 +33,7 @@ from ..types.records import AttemptStarted, EventBatch, FirstToken
 from ..wire.auth import attach, authorise, secrets_of, signature
 from ..wire.classify import classify, request_id_of
 from ..wire.limits import read_limits
+from .alarm import Alarm, AlarmClock
 from .hooks import Hooks
 from .job import Job, Progress
 from .target import Target
@@ -69,6 +70,7 @@ class Exchange:
         errors: ErrorRules,
         wall_time: Callable[[], float],
         learn: Callable[[LimitsSeen], None],
+        clock: AlarmClock,
     ) -> None:
         self._job = job
         self._progress = job.progress
@@ -85,7 +87,8 @@ class Exchange:
         self._window_at = 0.0  # when the present stretch of the minimum throughput began, and what it brought
         self._window_bytes = 0
         self._idle_at = 0.0  # when silence is too long, apart from throughput
-        self._clock = trio.CancelScope()
+        self._clock = clock
+        self._alarm = Alarm(job.scope)
         self._phase = "connect"
         self._pipeline: Pipeline | None = None
         self._inflater: Inflater | None = None
@@ -95,11 +98,12 @@ class Exchange:
 
     async def run(self) -> None:
         """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with."""
+        job = self._job
         request = self._request()
         progress = self._progress
         progress.started_at = trio.current_time()
         if self._hooks.on:
-            call = self._job.call
+            call = job.call
             self._hooks.emit(
                 AttemptStarted(
                     at_s=progress.started_at,
@@ -112,22 +116,27 @@ class Exchange:
         connect_s = self._timeouts.connect_s
         if connect_s is None:
             connect_s = self._target.manifest.endpoint.timeout_ms / 1000
-        self._clock.deadline = progress.started_at + connect_s
-        with self._clock:
-            try:
-                await self._engine.exchange(request, self)
-            except _EnoughRead:
-                pass
-            except TransportError as exc:
-                if self._verdict is not None:  # an engine may meet more on its way out; this came first
-                    raise self._verdict from self._verdict.__cause__
-                # A status is worth more than a cut in its body.
-                if self._error_body is None:
-                    self._end(exc)
-                    return
+        self._clock.move(self._alarm, progress.started_at + connect_s)
+        try:
+            with job.scope:
+                try:
+                    await self._engine.exchange(request, self)
+                except _EnoughRead:
+                    pass
+                except TransportError as exc:
+                    if self._verdict is not None:  # an engine may meet more on its way out; this came first
+                        raise self._verdict from self._verdict.__cause__
+                    # A status is worth more than a cut in its body.
+                    if self._error_body is None:
+                        self._end(exc)
+                        return
+        finally:
+            self._clock.put_away(self._alarm)
+        if job.scope.cancelled_caught and job.is_left:
+            raise AdmissionError("the call was left by its caller", kind="client_closed")
         if self._error_body is not None:  # worth more than a body that fell silent, too
             raise self._refusal(bytes(self._error_body))
-        if self._clock.cancelled_caught and self._phase != "drain":
+        if job.scope.cancelled_caught and self._phase != "drain":
             raise self._too_slow()
         self._end(None)
 
@@ -161,7 +170,7 @@ class Exchange:
         now = trio.current_time()
         self._progress.sent_at = now
         self._phase = "first_byte"
-        self._clock.deadline = now + self._timeouts.first_byte_s
+        self._clock.move(self._alarm, now + self._timeouts.first_byte_s)
 
     def head(self, status: int, headers: Headers) -> None:
         """See `transport.base.Sink`."""
@@ -174,7 +183,7 @@ class Exchange:
         progress.headers = dict(headers)
         progress.request_id = request_id_of(progress.headers, self._errors)
         self._phase = "first_byte"
-        self._clock.deadline = now + self._timeouts.first_byte_s
+        self._clock.move(self._alarm, now + self._timeouts.first_byte_s)
         seen = read_limits(progress.headers, self._target.manifest.rate_limits, self._wall_time())
         if seen is not None:
             self._learn(seen)
@@ -200,7 +209,8 @@ class Exchange:
         if self._phase == "drain":
             return True
         now = trio.current_time()
-        self._clock.deadline = self._idle_at = now + self._timeouts.idle_s
+        self._idle_at = now + self._timeouts.idle_s
+        self._clock.move(self._alarm, self._idle_at)
         if self._timeouts.min_bytes_per_s > 0:
             self._measure(len(chunk), now)
         self._phase = "idle"
@@ -212,7 +222,7 @@ class Exchange:
     async def wait_room(self) -> None:
         """See `transport.base.Sink`."""
         # The consumer's slowness is not the provider's: the clocks stand still meanwhile.
-        self._clock.deadline = math.inf
+        self._clock.move(self._alarm, math.inf)
         stopped_at = trio.current_time()
         while True:
             await self._job.outlet.wait_room()
@@ -224,7 +234,8 @@ class Exchange:
         phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
         now = trio.current_time()
         self._window_at += now - stopped_at
-        self._clock.deadline = self._idle_at = now + phase_s
+        self._idle_at = now + phase_s
+        self._clock.move(self._alarm, self._idle_at)
         if self._timeouts.min_bytes_per_s > 0 and self._phase == "idle":
             self._measure(0, now)
 
@@ -235,7 +246,7 @@ class Exchange:
             self._window_bytes = 0
         self._window_bytes += body_bytes
         if self._window_bytes < self._timeouts.min_bytes_per_s * THROUGHPUT_S:
-            self._clock.deadline = min(self._clock.deadline, self._window_at + THROUGHPUT_S)
+            self._clock.move(self._alarm, min(self._alarm.due, self._window_at + THROUGHPUT_S))
 
     def _inflate(self) -> bool:
         """One bounded step. False while there is no room or more to inflate."""
@@ -263,7 +274,7 @@ class Exchange:
         if pipeline.closed:
             # The reply said that it is over. Its body's end makes the connection reusable, but is not waited for long.
             self._phase = "drain"
-            self._clock.deadline = trio.current_time() + DRAIN_S
+            self._clock.move(self._alarm, trio.current_time() + DRAIN_S)
         return has_room
 
     def _end(self, cut: TransportError | None) -> None:

@@ -96,6 +96,7 @@ class Job:
         "context",
         "error",
         "handover",
+        "is_left",
         "is_settled",
         "outlet",
         "progress",
@@ -110,7 +111,8 @@ class Job:
         self.context = contextvars.copy_context()
         self.progress = Progress(now)
         self.scope = trio.CancelScope()
-        self.handover = trio.CancelScope()  # around the caller's wait for the actor to take the job
+        self.is_left = False  # the caller went away; `scope` is cancelled by limits on time as well
+        self.handover: trio.CancelScope | None = None  # around the caller's wait for the actor to take the job
         self.settled = trio.Event()
         self.is_settled = False
         self.error: AiLibError | None = None
@@ -126,7 +128,8 @@ class Job:
         self.error = error
         self.progress.ended_at = now
         self.settled.set()
-        self.handover.cancel()
+        if self.handover is not None:
+            self.handover.cancel()
 
     def __repr__(self) -> str:
         return f"<Job {self.call.number}.{self.call.attempt} {'settled' if self.is_settled else 'open'}>"

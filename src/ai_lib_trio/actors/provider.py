@@ -8,16 +8,19 @@ nothing but its inbox, a wake-up and its children, so it takes every job at once
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
 
-from ..errors import AdmissionError, AiLibError, InternalError
+from ..errors import AiLibError, InternalError
 from ..protocol.manifest import ErrorRules
 from ..service import Ending, Gate, Ticket, Timeouts
 from ..transport.base import Engine
 from ..types.records import CallAdmitted
+from .alarm import AlarmClock
 from .exchange import Exchange, Limits
 from .hooks import Hooks
 from .job import Docket, Job
@@ -42,7 +45,8 @@ class ProviderActor:
         self,
         *,
         provider: str,
-        inbox: trio.MemoryReceiveChannel[Job],
+        inbox: trio.MemoryReceiveChannel[Job | None],
+        bell: trio.MemorySendChannel[Job | None],
         docket: Docket,
         engine: Engine,
         rules: Rules,
@@ -52,13 +56,14 @@ class ProviderActor:
         self.inflight: dict[Job, None] = {}
         self.bugs = 0
         self._inbox = inbox
+        self._bell = bell
         self._docket = docket
         self._engine = engine
         self._rules = rules
         self._hooks = hooks
         self.gate = rules.make_gate()
         self._tickets: dict[Job, Ticket] = {}  # of jobs that wait
-        self._waiting = trio.CancelScope()
+        self._clock = AlarmClock()
         self._is_waiting = False
         self._needs_turn = False
 
@@ -77,6 +82,7 @@ class ProviderActor:
     async def run(self) -> None:
         """Take jobs and run their sessions until cancelled. Only a fault of this loop gets out."""
         async with trio.open_nursery() as sessions:
+            sessions.start_soon(self._clock.run, name=f"time limits of {self.provider}")
             while True:
                 await self._wait_turn()
                 self._empty_inbox()
@@ -90,19 +96,26 @@ class ProviderActor:
             self._needs_turn = False
             await trio.lowlevel.checkpoint()
             return
-        self._waiting = trio.CancelScope(deadline=self.gate.wake_at())
+        wake_at = self.gate.wake_at()
         self._is_waiting = True
         try:
-            with self._waiting:
+            if wake_at == math.inf:
                 self._take(await self._inbox.receive())
+            else:
+                with trio.CancelScope(deadline=wake_at):
+                    self._take(await self._inbox.receive())
         finally:
             self._is_waiting = False
         self._needs_turn = False
 
     def _wake(self) -> None:
+        """Let the loop take a turn: a word without a job, where it waits."""
         self._needs_turn = True
         if self._is_waiting:
-            self._waiting.cancel()
+            self._is_waiting = False
+            # A job that was just handed over wakes it as well.
+            with contextlib.suppress(trio.WouldBlock):
+                self._bell.send_nowait(None)
 
     def _empty_inbox(self) -> None:
         while True:
@@ -112,8 +125,8 @@ class ProviderActor:
                 return
             self._take(job)
 
-    def _take(self, job: Job) -> None:
-        if job.is_settled:
+    def _take(self, job: Job | None) -> None:
+        if job is None or job.is_settled:
             return
         call = job.call
         ticket = Ticket(
@@ -169,19 +182,17 @@ class ProviderActor:
         error: AiLibError | None = None
         is_torn_down = True
         try:
-            with job.scope:
-                await Exchange(
-                    job,
-                    engine=self._engine,
-                    timeouts=job.call.timeouts or self._rules.timeouts,
-                    limits=self._rules.limits,
-                    hooks=self._hooks,
-                    errors=self._rules.errors,
-                    wall_time=self._rules.wall_time,
-                    learn=lambda seen: self.gate.learnt(ticket, seen, trio.current_time()),
-                ).run()
-            if job.scope.cancelled_caught:
-                error = AdmissionError("the call was left by its caller", kind="client_closed")
+            await Exchange(
+                job,
+                engine=self._engine,
+                timeouts=job.call.timeouts or self._rules.timeouts,
+                limits=self._rules.limits,
+                hooks=self._hooks,
+                errors=self._rules.errors,
+                wall_time=self._rules.wall_time,
+                learn=lambda seen: self.gate.learnt(ticket, seen, trio.current_time()),
+                clock=self._clock,
+            ).run()
             is_torn_down = False
         except AiLibError as exc:
             error = exc
@@ -207,7 +218,7 @@ class ProviderActor:
         ending = Ending(
             error=job.error,
             state=job.state(),
-            is_left=job.scope.cancelled_caught,
+            is_left=job.is_left and job.error is not None and job.error.kind == "client_closed",
             took_s=now - start,
             first_token_s=None if first is None else first - start,
             usage=progress.usage,

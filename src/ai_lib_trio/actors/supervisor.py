@@ -70,7 +70,7 @@ class Slot:
         self.is_retired = False  # it finishes its jobs and takes no others
         self.scope = trio.CancelScope()
         self.rules = rules
-        self.inbox, self.outbox = trio.open_memory_channel[Job](0)
+        self.inbox, self.outbox = trio.open_memory_channel[Job | None](0)
         self.docket = Docket(hooks)
         self.actor: ProviderActor | None = None
         self.engine: Engine | None = None
@@ -114,8 +114,12 @@ class Supervisor:
         """
         job, slot = self.enter(call, outlet)
         try:
-            with job.handover:
-                await slot.inbox.send(job)
+            try:
+                slot.inbox.send_nowait(job)
+            except trio.WouldBlock:  # the actor is in its turn, or between two lives
+                job.handover = trio.CancelScope()
+                with job.handover:
+                    await slot.inbox.send(job)
             await job.settled.wait()
         finally:
             if not job.is_settled:
@@ -157,6 +161,7 @@ class Supervisor:
 
     async def _leave(self, slot: Slot, job: Job) -> None:
         """The caller goes: end the session and wait for it, shielded, since it closes sockets and little else."""
+        job.is_left = True
         job.scope.cancel()
         actor = slot.actor
         if actor is None or job not in actor.inflight:
@@ -229,6 +234,7 @@ class Supervisor:
         actor = slot.actor = ProviderActor(
             provider=slot.key.provider,
             inbox=slot.outbox,
+            bell=slot.inbox,
             docket=slot.docket,
             engine=engine,
             rules=slot.rules,

@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -341,9 +341,10 @@ class AiClient:
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
-        with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
+        with trio.CancelScope(deadline=deadline) if deadline < math.inf else nullcontext() as scope:
+            # A keyring may wait for a person.
             target = await (self._find_any(models) if models else self._find(terms.model or "", terms.api))
-        if scope.cancelled_caught:
+        if scope is not None and scope.cancelled_caught:
             raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
         self._calls += 1
         request = msgspec.structs.replace(request, model=target.model)

@@ -31,8 +31,8 @@ _TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
 _name = re.compile(_TOKEN)
 _value = re.compile(rb"[^\x00\r\n]*")
 _end_of_head = re.compile(rb"\n\r?\n")
-_status_line = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: (?:[ \t]|[^\x00\s])*)?")
-_field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?)[ \t]*")
+_status_line = re.compile(r"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: .*)?")
+_stray = re.compile(r"[\x00\r\x0b\x0c]")  # what neither a reason nor a header's value may hold
 _length = re.compile(r"[0-9]{1,20}")
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -124,8 +124,9 @@ def place_of(url: str) -> str:
 
 
 @functools.lru_cache(512)  # a server names its headers the same way every time
-def _lowered(name: bytes) -> str:
-    return name.decode("ascii").lower()
+def _lowered(name: str) -> str:
+    """The name of a header in lower case; nothing for what is no name."""
+    return name.lower() if name.isascii() and _name.fullmatch(name.encode("ascii")) else ""
 
 
 class _Pieces:
@@ -249,28 +250,32 @@ class ResponseReader:
 
     def _parse(self, block: bytes) -> bool:
         """Read one head. False where it is faulty."""
-        first, *lines = block.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
+        text = block.decode("latin-1").replace("\r\n", "\n")
+        first, *lines = text.rstrip("\n").split("\n")
         line = _status_line.fullmatch(first)
         if line is None:
             self._broken("no status line")
+            return False
+        if _stray.search(text):
+            self._broken("a line that is no header")
             return False
         status = int(line[2])
         headers: list[tuple[str, str]] = []
         length: str | None = None
         is_chunked = False
-        is_closing = line[1] < b"1.1"
-        for text in lines if b"\n " not in block and b"\n\t" not in block else _unfolded(lines):
-            field = _field.fullmatch(text)
-            if field is None:
+        is_closing = line[1] < "1.1"
+        for one in lines if "\n " not in text and "\n\t" not in text else _unfolded(lines):
+            raw_name, colon, raw_value = one.partition(":")
+            name = _lowered(raw_name)
+            if not name or not colon:
                 self._broken("a line that is no header")
                 return False
-            raw_name, raw_value = field.groups()
-            name, value = _lowered(raw_name), raw_value.decode("latin-1")
+            value = raw_value.strip(" \t")
             if name not in _FRAMING:
                 headers.append((name, value))
                 continue
             if name == "content-length":
-                said = {one.strip(" \t") for one in value.split(",")}
+                said = {part.strip(" \t") for part in value.split(",")}
                 value = said.pop()
                 if said or not _length.fullmatch(value) or (length is not None and value != length):
                     self._broken("lengths that are none, or contradict each other")
@@ -285,7 +290,7 @@ class ResponseReader:
                     return False
                 is_chunked = True
             else:
-                is_closing = is_closing or any(one.strip(" \t").lower() == "close" for one in value.split(","))
+                is_closing = is_closing or any(part.strip(" \t").lower() == "close" for part in value.split(","))
             headers.append((name, value))
         if status < 200:
             if status < 100 or status == 101:  # nobody asked to switch protocols
@@ -343,12 +348,12 @@ class ResponseReader:
         return body
 
 
-def _unfolded(lines: list[bytes]) -> list[bytes]:
+def _unfolded(lines: list[str]) -> list[str]:
     """Lines that begin with white space belong to the one before; a first one belongs to nothing, and is no header."""
-    whole: list[bytes] = []
+    whole: list[str] = []
     for line in lines:
-        if whole and line[:1] in (b" ", b"\t"):
-            whole[-1] += b" " + line.lstrip(b" \t")
+        if whole and line[:1] in (" ", "\t"):
+            whole[-1] += " " + line.lstrip(" \t")
         else:
             whole.append(line)
     return whole
