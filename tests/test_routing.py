@@ -330,10 +330,80 @@ async def test_a_strategy_of_ones_own_is_one_function_and_what_it_raises_comes_o
     assert places.hosts() == ["api.groq.com"]
 
 
+async def test_an_array_takes_part_in_a_race_as_one_member_with_the_others_behind_its_first(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    places = Places(lambda request: refused(503) if "api.openai" in request.url else echo(request))
+    pair = ModelArray("pair", [MODEL, OTHER_MODEL], strategy=lambda some, one: some)
+    async with routed(places, pair) as client:
+        contest = client.race(client.chat("x"), models=["@pair"])
+        assert (await contest.execute()).content == "you said x"
+        assert [member.model for member in contest.members] == ["@pair"]
+        assert contest.winner is not None
+        assert [attempt.model for attempt in contest.winner.attempts] == [
+            MODEL.partition("/")[2],
+            OTHER_MODEL.partition("/")[2],
+        ]
+        hedged = client.hedge(client.chat("y"), models=["@pair", OTHER_MODEL], after=5.0)
+        assert (await hedged.execute()).content == "you said y"
+        agreed = client.quorum(client.chat("z"), models=["@pair", OTHER_MODEL], k=2)
+        assert (await agreed.execute()).content == "you said z"
+    assert places.hosts()[:2] == ["api.openai.com", "api.groq.com"]
+
+
+async def test_an_array_among_the_fallbacks_stands_for_its_endpoints_in_their_order(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    places = Places(lambda request: refused(503) if "spare" not in request.url else echo(request))
+    spare = Endpoint(model=MODEL, name="spare", base_url="https://spare.example/v1", api_key="k")
+    array = ModelArray("two", [OTHER_MODEL, spare], strategy=lambda some, one: some)
+    async with routed(places, array) as client:
+        reply, stats = await client.chat("x").model(MODEL).fallback("@two").execute_with_stats()
+        assert reply.content == "you said x"
+        assert [attempt.outcome for attempt in stats.attempts] == ["failed", "failed", "ok"]
+        chained = client.fallback(client.chat("y"), models=[OTHER_MODEL, "@two"])
+        assert (await chained.execute()).content == "you said y"
+    assert places.hosts()[:3] == ["api.openai.com", "api.groq.com", "spare.example"]
+
+
+async def test_the_api_that_was_asked_for_is_used_by_every_endpoint_and_those_without_it_are_left_out(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    paths: list[str] = []
+
+    def reply(request: WireRequest) -> Any:
+        paths.append(request.url.partition("://")[2])
+        return refused(503)
+
+    east = Endpoint(model=MODEL, name="east", api_key="k", base_url="https://east.example/v1")
+    claude = Endpoint(model="anthropic/claude-x", api_key="k")
+    array = ModelArray("all", [MODEL, claude, east], strategy=lambda some, one: some)
+    async with routed(Places(reply), array, ModelArray("other", [claude])) as client:
+        with pytest.raises(AiLibError):
+            await client.chat("x").model("@all").api("responses").execute()
+        assert paths == ["api.openai.com/v1/responses", "east.example/v1/responses"]
+        with pytest.raises(CallerError, match="no endpoint of @other has an API 'responses'"):
+            await client.chat("x").model("@other").api("responses").execute()
+        with pytest.raises(CallerError, match="none of the models has an API 'nothing'"):
+            await client.race(client.chat("x").api("nothing"), models=[MODEL, OTHER_MODEL]).execute()
+        paths.clear()
+        with pytest.raises(AiLibError):  # who has it uses it; a model that was named itself has its own otherwise
+            await client.race(client.chat("x").api("responses"), models=[MODEL, OTHER_MODEL]).execute()
+        assert sorted(path.rpartition("/")[2] for path in paths) == ["completions", "responses"]
+        paths.clear()
+        with pytest.raises(AiLibError):
+            await client.chat("x").model(MODEL).api("responses").fallback("anthropic/claude-x", "@all").execute()
+        assert [path.rpartition("/")[2] for path in paths] == ["responses"] * 3
+
+
 async def test_names_that_lead_nowhere_are_errors(quiescence: Quiescence, autojump_clock: MockClock) -> None:
     async with routed(Places(), ModelArray("two", [MODEL])) as client:
         with pytest.raises(CallerError, match="there are: @two"):
             await client.chat("x").model("@three").execute()
+        with pytest.raises(CallerError, match="there are: @two"):
+            client.race(client.chat("x"), models=["@three"])
+        with pytest.raises(CallerError, match="there are: @two"):
+            client.chat("x").fallback("@three")
     async with scripted_client(ScriptedTransport(echo)) as client:
         with pytest.raises(CallerError, match="give its router"):
             await client.chat("x").model("@two").execute()

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from ..protocol.loader import Catalog
 from ..protocol.manifest import Manifest
 from ..protocol.watch import Reloader
 from ..resilience.backpressure import ProviderGate
-from ..resilience.contest import Contest
+from ..resilience.contest import Contest, Entrant
 from ..resilience.estimate import tokens_of
 from ..resilience.executor import CallTerms, Resilience, ResilientExecutor, from_environ
 from ..resilience.fallback import MidStream
@@ -162,7 +162,7 @@ class AiClient:
         seed = config.seed if config.seed is not None else SystemRandom().getrandbits(64)
         self._executor = ResilientExecutor(
             self._supervisor.through_actor,
-            find=self._find,
+            find=self._find_next,
             settings=_settings(config, environ),
             gates=config.gates,
             seed=seed,
@@ -236,8 +236,8 @@ class AiClient:
         The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
         """
         state = Contest()
-        service = self._executor.race(self._known(models), until, chat._terms.policies, state)
-        return self._contest(chat, service, models, state)
+        make = partial(self._executor.race, until=until, state=state)
+        return self._contest(chat, make, models, state)
 
     def hedge(self, chat: ChatRequestBuilder, *, models: Sequence[str], after: float | str = "p95") -> ContestStream:
         """Ask the first model, and each next one when no first token came within `after`: seconds, or a percentile such
@@ -256,8 +256,8 @@ class AiClient:
             return COLD_AFTER_S if seen is None else seen
 
         state = Contest()
-        service = self._executor.hedge(self._known(models), after_s, chat._terms.policies, state)
-        return self._contest(chat, service, models, state)
+        make = partial(self._executor.hedge, after_s=after_s, state=state)
+        return self._contest(chat, make, models, state)
 
     def quorum(
         self, chat: ChatRequestBuilder, *, models: Sequence[str], k: int, agree: Agree = same_text
@@ -268,8 +268,8 @@ class AiClient:
         Raises kind `no_quorum` as soon as no `k` can agree any more.
         """
         state = Contest()
-        service = self._executor.quorum(self._known(models), k, agree, chat._terms.policies, state)
-        return self._contest(chat, service, models, state)
+        make = partial(self._executor.quorum, k=k, agree=agree, state=state)
+        return self._contest(chat, make, models, state)
 
     def fallback(
         self,
@@ -285,23 +285,57 @@ class AiClient:
         return chat.model(models[0]).fallback(*models[1:], on=on, mid_stream=mid_stream)
 
     def _contest(
-        self, chat: ChatRequestBuilder, service: Service, models: Sequence[str], state: Contest
+        self,
+        chat: ChatRequestBuilder,
+        make: Callable[..., Service],  # from entrants and terms; bound to what else the contest needs
+        models: Sequence[str],
+        state: Contest,
     ) -> ContestStream:
         request = msgspec.structs.replace(chat._request, stream=True)
         terms = chat._terms
+        if not self._known(models):
+            raise CallerError("models names at least one model", kind="bad_argument")
+        policies = msgspec.structs.replace(terms.policies, api=terms.api)
+        service = make([Entrant(model, (model,)) for model in models], terms=policies)  # refuses what cannot be
 
         async def prepare() -> Call:
-            return await self._prepare(request, terms, models)
+            nonlocal service
+            entrants = [Entrant(model, tuple(self._expanded([model], terms, request))) for model in models]
+            service = make(entrants, terms=policies)
+            names = [name for entrant in entrants for name in entrant.models]
+            if terms.api is not None and not any(self._targets.has_api(name, terms.api) for name in names):
+                raise CallerError(f"none of the models has an API {terms.api!r}", kind="bad_argument")
+            return await self._prepare(request, terms, names)
 
-        return ContestStream(self, self._outermost(service, terms), prepare, state)
+        async def run(call: Call, outlet: Outlet) -> None:
+            await service(call, outlet)
+
+        return ContestStream(self, self._outermost(run, terms), prepare, state)
 
     def _known(self, models: Sequence[str]) -> Sequence[str]:
         """The models, where each is known. Raises the `CallerError` that a call to it would."""
         if isinstance(models, str):
             raise CallerError("models is a list of models", kind="bad_argument")
         for model in models:
-            self._catalog.resolve(model)
+            if is_routed(model):
+                self._need_routes(model).router.array(model)
+            else:
+                self._catalog.resolve(model)
         return models
+
+    def _need_routes(self, model: str) -> Routes:
+        if self._routes is None:
+            raise CallerError(f"{model} is an array's name: give its router to open_client", kind="bad_argument")
+        return self._routes
+
+    def _expanded(
+        self, models: Sequence[str], terms: Terms, request: Request, *, is_dry: bool = False
+    ) -> Sequence[str]:
+        """The models, each array's name replaced by its endpoints, the one to ask first first."""
+        routed = next((model for model in models if is_routed(model)), None)
+        if routed is None:
+            return models
+        return self._need_routes(routed).expand(models, terms.api, request, is_dry=is_dry)
 
     @contextmanager
     def sink(self, sink: Sink) -> Iterator[None]:
@@ -343,7 +377,8 @@ class AiClient:
         deadline = absolute(terms.deadline_s)
         with trio.CancelScope(deadline=deadline) if deadline < math.inf else nullcontext() as scope:
             # A keyring may wait for a person.
-            target = await (self._find_any(models) if models else self._find(terms.model or "", terms.api))
+            found = self._find_any(models, terms.api) if models else self._find(terms.model or "", terms.api)
+            target = await found
         if scope is not None and scope.cancelled_caught:
             raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
         self._calls += 1
@@ -357,14 +392,16 @@ class AiClient:
         return target
 
     async def _routed(self, request: Request, terms: Terms, *, is_dry: bool = False) -> tuple[Call, Terms]:
-        """The call, and its terms with an array's name resolved: a first endpoint, and the others as fallbacks."""
+        """The call, and its terms with arrays' names resolved: a first endpoint, and the others as fallbacks."""
         routes = self._routes
         model = terms.model or (routes.default if routes is not None else None)
+        if terms.api is not None or terms.policies.fallbacks:
+            fallbacks = tuple(self._expanded(terms.policies.fallbacks, terms, request, is_dry=is_dry))
+            policies = msgspec.structs.replace(terms.policies, api=terms.api, fallbacks=fallbacks)
+            terms = msgspec.structs.replace(terms, policies=policies)
         if model is None or not is_routed(model):
             return await self._prepare(request, terms), terms
-        if routes is None:
-            raise CallerError(f"{model} is an array's name: give its router to open_client", kind="bad_argument")
-        names = routes.rank(model, terms.api, request, is_dry=is_dry)
+        names = self._need_routes(model).rank(model, terms.api, request, is_dry=is_dry)
         for number, name in enumerate(names, 1):
             try:
                 call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
@@ -376,12 +413,16 @@ class AiClient:
             return call, msgspec.structs.replace(terms, model=name, policies=policies)
         raise AssertionError("an array ranks at least one endpoint")
 
-    async def _find_any(self, models: Sequence[str]) -> Target:
+    async def _find_next(self, model: str, api: str | None) -> Target:
+        """The target for another model of a call than its first: by the API asked for where its provider has it."""
+        return await self._find(model, api if api is not None and self._targets.has_api(model, api) else None)
+
+    async def _find_any(self, models: Sequence[str], api: str | None) -> Target:
         """The target of the first model that has one. Members without a key fail by themselves, later."""
         first: CredentialError | None = None
         for model in models:
             try:
-                return await self._find(model, None)
+                return await self._find_next(model, api)
             except CredentialError as exc:
                 first = first or exc
         assert first is not None

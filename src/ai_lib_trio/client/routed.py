@@ -6,7 +6,7 @@ from the actors that own it, and nothing here keeps a copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -14,6 +14,7 @@ from ..actors.health import HealthActor
 from ..actors.job import Job
 from ..actors.supervisor import Slot
 from ..actors.target import ActorKey, Target
+from ..errors import CallerError
 from ..protocol.loader import Catalog
 from ..resilience.estimate import tokens_of
 from ..routing import Candidate, Endpoint, ModelArray, Router
@@ -61,8 +62,15 @@ class Routes:
         return f"@{next(iter(self.router.arrays))}"
 
     def rank(self, model: str, api: str | None, request: Request, *, is_dry: bool = False) -> list[str]:
-        """The endpoints that a call to an array may go to, as names that `Targets` knows, the first first."""
+        """The endpoints that a call to an array may go to, as names that `Targets` knows, the first first.
+
+        With `api` those that have it. Raises `CallerError` where none does.
+        """
         array = self.router.array(model)
+        if api is not None and not any(
+            self._targets.has_api(f"@{array.name}/{label}", api) for label in array.endpoints
+        ):
+            raise CallerError(f"no endpoint of @{array.name} has an API {api!r}", kind="bad_argument")
         labels = array.rank(
             request,
             tokens_of(request),
@@ -72,7 +80,16 @@ class Routes:
         )
         return [f"@{array.name}/{label}" for label in labels]
 
-    def _candidate(self, name: str, label: str, endpoint: Endpoint, api: str | None) -> Candidate:
+    def expand(self, models: Sequence[str], api: str | None, request: Request, *, is_dry: bool = False) -> list[str]:
+        """The models, each array's name replaced by its endpoints in their order."""
+        names: list[str] = []
+        for model in models:
+            names += self.rank(model, api, request, is_dry=is_dry) if is_routed(model) else [model]
+        return names
+
+    def _candidate(self, name: str, label: str, endpoint: Endpoint, api: str | None) -> Candidate | None:
+        if api is not None and not self._targets.has_api(name, api):
+            return None
         catalog = self._catalog()
         ref = catalog.resolve(endpoint.model)
         target = self._targets.known(name, api)

@@ -59,6 +59,12 @@ class Targets:
         """The target for a model, if it was found before."""
         return self._targets.get((model, api))
 
+    def has_api(self, model: str, api: str) -> bool:
+        """Whether the model's provider has an API of that name."""
+        place = self._places.get(model)
+        ref = self._catalog.resolve(model if place is None else place.model)
+        return api in self._catalog.provider(ref.provider_id).families
+
     async def find(self, model: str, api: str | None) -> Target:
         """The target for a model, by the provider's default API or the one named."""
         target = self._targets.get((model, api))

@@ -23,7 +23,7 @@ from ..types.events import StreamingEvent, commits
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Skipped
 
-__all__ = ["Contest", "Judge", "Lane", "Member", "UserFault", "contest"]
+__all__ = ["Contest", "Entrant", "Judge", "Lane", "Member", "UserFault", "contest"]
 
 LaneState = Literal["waiting", "running", "complete", "failed", "lost", "cancelled"]
 
@@ -34,6 +34,13 @@ class UserFault(Exception):
     def __init__(self, original: Exception) -> None:
         super().__init__(original)
         self.original = original
+
+
+class Entrant(NamedTuple):
+    """Who is to take part, by name: `ref` is what the caller called it, `models` the chain of models it stands for."""
+
+    ref: str
+    models: tuple[str, ...]
 
 
 class Member(NamedTuple):

@@ -24,7 +24,7 @@ from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
 from .budget import BudgetRules
 from .circuit_breaker import BreakerRules
-from .contest import Contest, Member
+from .contest import Contest, Entrant, Member
 from .deadline import within_deadline
 from .estimate import tokens_of
 from .fallback import MidStream, Step, falling_back
@@ -151,9 +151,10 @@ def from_environ(environ: Mapping[str, str]) -> Resilience:
 
 
 class CallTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call asks of the policies."""
+    """What one call asks of the policies. `api` is used by those of its models whose provider has it."""
 
     retry: Resilience = Resilience()
+    api: str | None = None
     fallbacks: tuple[str, ...] = ()
     on: frozenset[str] = frozenset()
     mid_stream: MidStream = "fail"
@@ -191,37 +192,36 @@ class ResilientExecutor:
     def chain(self, terms: CallTerms) -> Service:
         """The call's own target, then its fallbacks; each with its retries."""
         chance = Chance(self._seed)
-        steps = [self._step(None, None, terms, chance)]
-        steps += [self._step(model, None, terms, chance) for model in terms.fallbacks]
+        steps = [self._step(None, terms, chance)]
+        steps += [self._step(model, terms, chance) for model in terms.fallbacks]
         return within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, emit=self._emit))
 
-    def race(self, models: Sequence[str], until: Until, terms: CallTerms, state: Contest) -> Service:
-        """All models at once, the first that satisfies `until` wins."""
-        return within_deadline(racing(self._members(models, terms), until, state))
+    def race(self, entrants: Sequence[Entrant], until: Until, terms: CallTerms, state: Contest) -> Service:
+        """All at once, the first that satisfies `until` wins."""
+        return within_deadline(racing(self._members(entrants, terms), until, state))
 
     def hedge(
-        self, models: Sequence[str], after_s: Callable[[Call], float], terms: CallTerms, state: Contest
+        self, entrants: Sequence[Entrant], after_s: Callable[[Call], float], terms: CallTerms, state: Contest
     ) -> Service:
-        """The first model, and the next each time `after_s` passes without a first token."""
-        return within_deadline(hedging(self._members(models, terms), after_s, state))
+        """The first, and the next each time `after_s` passes without a first token."""
+        return within_deadline(hedging(self._members(entrants, terms), after_s, state))
 
-    def quorum(self, models: Sequence[str], k: int, agree: Agree, terms: CallTerms, state: Contest) -> Service:
-        """All models at once, until `k` agree."""
-        return within_deadline(agreeing(self._members(models, terms), k, agree, state))
+    def quorum(self, entrants: Sequence[Entrant], k: int, agree: Agree, terms: CallTerms, state: Contest) -> Service:
+        """All at once, until `k` agree."""
+        return within_deadline(agreeing(self._members(entrants, terms), k, agree, state))
 
-    def _members(self, models: Sequence[str], terms: CallTerms) -> list[Member]:
-        if not models:
-            raise CallerError("models names at least one model", kind="bad_argument")
+    def _members(self, entrants: Sequence[Entrant], terms: CallTerms) -> list[Member]:
         members = []
-        for model in models:
-            step = self._step(model, None, terms, Chance(self._seed))
-            # A chain of one: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(step.ref, _as_it_is, falling_back([step], emit=self._emit)))
+        for ref, models in entrants:
+            chance = Chance(self._seed)
+            steps = [self._step(model, terms, chance) for model in models]
+            # A chain, of one too: what came before the first output is dropped with an attempt that fails.
+            members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, emit=self._emit)))
         return members
 
-    def _step(self, model: str | None, api: str | None, terms: CallTerms, chance: Chance) -> Step:
+    def _step(self, model: str | None, terms: CallTerms, chance: Chance) -> Step:
         async def enter(call: Call) -> Call:
-            target = call.target if model is None else await self._find(model, api)
+            target = call.target if model is None else await self._find(model, terms.api)
             return self._admit(call, target)
 
         async def run(call: Call, outlet: Outlet) -> None:

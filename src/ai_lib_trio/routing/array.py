@@ -107,21 +107,21 @@ class ModelArray:
         request: Request,
         tokens: int,
         seed: object,
-        look: Callable[[str, Endpoint], Candidate],
+        look: Callable[[str, Endpoint], Candidate | None],
         *,
         is_dry: bool = False,
     ) -> list[str]:
-        """The endpoints for a call, by name, the one to ask first first. `look` gives what is known of one now;
-        with `is_dry` the next call gets the same turn.
+        """The endpoints for a call, by name, the one to ask first first. `look` gives what is known of one now, None
+        where the call cannot go there; with `is_dry` the next call gets the same turn.
 
         Raises `AdmissionError` (kind `no_endpoint`) where all of them drain or the strategy wants none.
         """
         asked = Asked(request, self._turns, tokens, Random(f"{seed}/{self.name}/{self._turns}"))
         self._turns += not is_dry
         open_ones = [
-            look(name, endpoint)._replace(first_token_s=self._first_token_s.get(name))
+            candidate._replace(first_token_s=self._first_token_s.get(name))
             for name, endpoint in self._endpoints.items()
-            if name not in self._draining
+            if name not in self._draining and (candidate := look(name, endpoint)) is not None
         ]
         ranked = self.strategy(open_ones, asked)
         order = sorted(ranked, key=lambda one: not one.is_well)
