@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import AdmissionError, AiClient, AiLibError, CallerError, Config, InternalError, open_client
-from ai_lib_trio.testing import Hold, Quiescence, ScriptedTransport, Stall, Step
+from ai_lib_trio.testing import Head, Hold, Quiescence, ScriptedTransport, Stall, Step
 from client_support import KEYS, MODEL, OTHER_MODEL, Recorder, echo, prompt_of, scripted_client, streamed
 
 if sys.version_info < (3, 11):
@@ -52,24 +52,26 @@ async def test_calls_of_a_crashed_actor_are_told_so_and_the_next_call_has_a_fres
     async with scripted_client(transport) as client:
         said: dict[str, Any] = {}
 
-        async def stall() -> None:
+        async def stall(whose: str) -> None:
             with pytest.raises(AdmissionError) as info:
-                await client.chat().user("stall").execute()
+                await client.chat().user("stall").headers({"x-whose": whose}).execute()
             error = info.value
             assert (error.kind, error.code, error.retryable, error.fallbackable) == ("actor_lost", "E3002", False, True)
             assert isinstance(error.__cause__, Crash)
             assert (error.provider, error.model) == ("openai", "a-model")
             assert error.attempts[0].outcome == "failed"
-            assert transport.open_exchanges == 0
-            said["stalled"] = True
+            [own] = [asked for asked in transport.asked if ("x-whose", whose) in asked.request.headers]
+            assert own.ended == "cancelled"
+            said[whose] = True
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stall)
-            nursery.start_soon(stall)
+            nursery.start_soon(stall, "one")
+            nursery.start_soon(stall, "two")
             await wait_all_tasks_blocked()
             assert transport.open_exchanges == 2
             crash(client)
-        assert said
+        assert said == {"one": True, "two": True}
+        assert transport.open_exchanges == 0
         [actor] = client.tree().actors
         assert (actor.state, actor.crashes, actor.inflight, actor.queued) == ("restarting", 1, 0, 0)
         await outcome_of(client, "after", said)
@@ -94,6 +96,52 @@ async def test_a_stream_of_a_crashed_actor_delivers_what_came_and_then_raises(qu
         with pytest.raises(AdmissionError):
             events.response()
         assert events.partial().content == "onetwo"
+
+
+@pytest.mark.parametrize("broken", ["pass_nowait", "offer", "ended", "learnt"])
+async def test_a_bug_of_the_gate_ends_its_actor_and_never_leaves_a_caller_without_a_word(
+    quiescence: Quiescence, autojump_clock: MockClock, broken: str
+) -> None:
+    """In whoever's task the gate was asked: the actor's, or a caller's."""
+    head = {"content-type": "application/json", "x-ratelimit-remaining-requests": "5"}
+    transport = ScriptedTransport(lambda request: [Head(200, head), *echo(request)[1:]])
+    async with scripted_client(transport) as client:
+        said: dict[str, Any] = {}
+        await outcome_of(client, "first", said)
+        [slot] = client._supervisor.slots.values()
+        assert slot.actor is not None
+
+        def fail(*arguments: Any) -> None:
+            raise Crash(broken)
+
+        setattr(slot.actor.gate, broken, fail)
+        if broken == "offer":
+            slot.actor.gate.pass_nowait = lambda ticket, now: False  # type: ignore[method-assign]
+        await outcome_of(client, "second", said)
+        if broken in ("pass_nowait", "offer"):
+            assert (said["second"].kind, type(said["second"].__cause__)) == ("actor_lost", Crash)
+        else:
+            assert said["second"] == "you said second"  # its answer was there
+        await wait_all_tasks_blocked()
+        await outcome_of(client, "third", said)
+        assert said["third"] == "you said third"
+        assert client.tree().actors[0].crashes == 1
+
+
+async def test_a_call_is_admitted_in_its_callers_turn_only_where_nobody_is_before_it(quiescence: Quiescence) -> None:
+    release = trio.Event()
+    transport = ScriptedTransport(lambda request: [Hold(release), *echo(request)])
+    async with scripted_client(transport, max_inflight=4) as client:
+        said: dict[str, Any] = {}
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(outcome_of, client, str(number), said)
+            await wait_all_tasks_blocked()
+            [actor] = client.tree().actors
+            assert (actor.inflight, actor.queued) == (4, 2)
+            assert sorted(view.call for view in actor.calls if view.phase == "connecting") == [1, 2, 3, 4]
+            release.set()
+        assert said == {str(number): f"you said {number}" for number in range(6)}
 
 
 async def test_siblings_of_a_crashed_actor_go_on(quiescence: Quiescence) -> None:

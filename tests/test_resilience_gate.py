@@ -319,6 +319,76 @@ def test_a_gate_never_has_more_under_way_than_its_permits_and_gives_them_in_orde
     assert admitted(gate, 1.0) == [2]
 
 
+def test_the_quick_way_in_is_for_first_comers_far_below_every_bound() -> None:
+    def passes(prepare: Any = None, *, one: Ticket | None = None, now: float = 0.0, **rules: Any) -> bool:
+        gate = gate_of(**rules)
+        if prepare is not None:
+            prepare(gate)
+        before = gate.inflight
+        passed = gate.pass_nowait(one or ticket(9), now)
+        assert gate.inflight == before + passed
+        return passed
+
+    def somebody_waits(gate: ProviderGate) -> None:
+        gate.offer(ticket(1), 0.0)
+
+    def a_breaker_opened(gate: ProviderGate) -> None:
+        failing = [ticket(n) for n in range(5)]
+        for one in failing:
+            assert gate.pass_nowait(one, 0.0)
+        for one in failing:
+            gate.ended(one, Ending(fault("reset"), "silent"), 0.0)
+
+    def told(remaining: float) -> Any:
+        def tell(gate: ProviderGate) -> None:
+            first = ticket(1)
+            assert gate.pass_nowait(first, 0.0)
+            gate.learnt(first, LimitsSeen(requests=Window(10, remaining, 60.0)), 0.0)
+            gate.ended(first, DONE, 0.0)
+
+        return tell
+
+    assert passes()
+    assert passes(max_inflight=2)
+    assert not passes(max_inflight=1)  # the last permit is given in order
+    assert not passes(somebody_waits)
+    assert not passes(a_breaker_opened)
+    assert not passes(a_breaker_opened, now=40.0)  # half open: probes are counted in order
+    assert passes(told(9))
+    assert not passes(told(6))  # half of it would be left
+    assert not passes(limits=LimitRules(requests_per_minute=2))
+    assert not passes(one=ticket(9, deadline=0.0))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 200), st.booleans(), st.integers(0, 60)), max_size=60), st.integers(2, 40))
+def test_the_quick_way_in_leaves_a_gate_as_an_offer_and_a_turn_would(
+    steps: list[tuple[int, bool, int]], max_inflight: int
+) -> None:
+    """Two gates told the same; one lets in by the quick way where it may."""
+    quick, usual = (gate_of(max_inflight=max_inflight, limits=LimitRules(60, 20_000)) for _ in range(2))
+    running: list[tuple[Ticket, Ticket]] = []
+    now = 0.0
+    for number, (tokens, is_end, pause) in enumerate(steps):
+        now += pause / 4
+        if is_end and running:
+            one, other = running.pop(0)
+            ending = Ending(None, "complete", usage=Usage(input_tokens=tokens, output_tokens=1))
+            quick.ended(one, ending, now)
+            usual.ended(other, ending, now)
+        else:
+            pair = ticket(number, tokens=tokens), ticket(number, tokens=tokens)
+            assert usual.offer(pair[1], now) is None
+            if quick.pass_nowait(pair[0], now):
+                assert [one for one, refused in usual.turn(now) if refused is None] == [pair[1]]
+                running.append(pair)
+            else:
+                assert quick.offer(pair[0], now) is None
+        assert [one.number for one, _ in quick.turn(now)] == [one.number for one, _ in usual.turn(now)]
+        running = [(a, b) for a in quick._inflight for b in usual._inflight if a.number == b.number]
+        assert (quick.inflight, quick.queued, quick.view(now)) == (usual.inflight, usual.queued, usual.view(now))
+
+
 def test_beyond_its_bound_a_gate_sheds_the_newest_at_once() -> None:
     gate = gate_of(max_inflight=1, max_queued=1)
     for n in range(4):

@@ -241,7 +241,8 @@ class Gate(Protocol):
     """Everything between a job and its exchange: queue, breaker, limits, permits, retry budget. Owned by one actor.
 
     Synchronous and without a clock: `now` is trio's time, given by the actor. Every ticket that was offered comes out
-    exactly once: by `offer` or `turn` with an error, or by `turn` without one and then `ended`, or by `withdraw`.
+    exactly once: by `offer` or `turn` with an error, or by `turn` without one and then `ended`, or by `withdraw`. One
+    that `pass_nowait` let in was never offered, and comes out by `ended`.
     """
 
     @property
@@ -252,6 +253,11 @@ class Gate(Protocol):
     @property
     def inflight(self) -> int:
         """Tickets that were admitted and have not ended."""
+        ...
+
+    def pass_nowait(self, ticket: Ticket, now: float) -> bool:
+        """Let a first attempt in at once, where nobody waits and no limit is near, so that it cannot matter who comes
+        first. False: it must be offered."""
         ...
 
     def offer(self, ticket: Ticket, now: float) -> AdmissionError | None:

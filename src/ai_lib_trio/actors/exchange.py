@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
-from ..errors import MAX_RAW_BYTES, AdmissionError, AiLibError, TransportError
+from ..errors import MAX_RAW_BYTES, AiLibError, TransportError
 from ..pipeline import Pipeline
 from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
-from ..service import Batch, Timeouts
+from ..service import Batch, Gate, Timeouts
 from ..transport.base import Engine, Headers, WireRequest
 from ..types.admission import LimitsSeen
 from ..types.events import (
@@ -38,7 +38,7 @@ from .hooks import Hooks
 from .job import Job, Progress
 from .target import Target
 
-__all__ = ["Exchange", "Limits"]
+__all__ = ["Exchange", "Limits", "Rules"]
 
 
 THROUGHPUT_S = 10.0  # a stretch: long enough for a pause between two thoughts, short enough to leave a trickle
@@ -52,6 +52,29 @@ class Limits(NamedTuple):
     max_reply_bytes: int = 256 * 1024 * 1024
 
 
+class Rules(NamedTuple):
+    """What an actor goes by: its gate, limits on waiting and size, and where time and errors come from."""
+
+    make_gate: Callable[[], Gate]
+    timeouts: Timeouts
+    limits: Limits
+    errors: ErrorRules
+    wall_time: Callable[[], float]
+
+
+class Home(Protocol):
+    """The actor that admitted a job, as its exchange sees it."""
+
+    engine: Engine
+    rules: Rules
+    hooks: Hooks
+    clock: AlarmClock
+
+    def learnt(self, job: Job, seen: LimitsSeen) -> None:
+        """The reply told its limits."""
+        ...
+
+
 class _EnoughRead(Exception):
     """The error body is long enough to be classified: stop reading it."""
 
@@ -59,35 +82,20 @@ class _EnoughRead(Exception):
 class Exchange:
     """One attempt. It is the engine's sink."""
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        engine: Engine,
-        timeouts: Timeouts,
-        limits: Limits,
-        hooks: Hooks,
-        errors: ErrorRules,
-        wall_time: Callable[[], float],
-        learn: Callable[[LimitsSeen], None],
-        clock: AlarmClock,
-    ) -> None:
+    def __init__(self, job: Job, home: Home) -> None:
         self._job = job
         self._progress = job.progress
         target = job.call.target
         assert isinstance(target, Target)
         self._target = target
-        self._engine = engine
-        self._timeouts = timeouts
-        self._limits = limits
-        self._hooks = hooks
-        self._errors = errors
-        self._wall_time = wall_time
-        self._learn = learn
+        self._home = home
+        self._hooks = home.hooks
+        self._clock = home.clock
+        self._limits = home.rules.limits
+        self._timeouts = job.call.timeouts or home.rules.timeouts
         self._window_at = 0.0  # when the present stretch of the minimum throughput began, and what it brought
         self._window_bytes = 0
         self._idle_at = 0.0  # when silence is too long, apart from throughput
-        self._clock = clock
         self._alarm = Alarm(job.scope)
         self._phase = "connect"
         self._pipeline: Pipeline | None = None
@@ -97,7 +105,12 @@ class Exchange:
         self._verdict: AiLibError | None = None  # what we ourselves found wrong, as opposed to the wire
 
     async def run(self) -> None:
-        """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with."""
+        """Carry the attempt out. Returns when the reply is complete; raises the `AiLibError` that it ended with.
+
+        Returns early where the job was settled by somebody else meanwhile.
+        """
+        # A call that was cancelled before it began sends nothing: engines may write before they wait.
+        await trio.lowlevel.checkpoint_if_cancelled()
         job = self._job
         request = self._request()
         progress = self._progress
@@ -120,7 +133,7 @@ class Exchange:
         try:
             with job.scope:
                 try:
-                    await self._engine.exchange(request, self)
+                    await self._home.engine.exchange(request, self)
                 except _EnoughRead:
                     pass
                 except TransportError as exc:
@@ -132,8 +145,8 @@ class Exchange:
                         return
         finally:
             self._clock.put_away(self._alarm)
-        if job.scope.cancelled_caught and job.is_left:
-            raise AdmissionError("the call was left by its caller", kind="client_closed")
+        if job.is_settled:
+            return
         if self._error_body is not None:  # worth more than a body that fell silent, too
             raise self._refusal(bytes(self._error_body))
         if job.scope.cancelled_caught and self._phase != "drain":
@@ -159,7 +172,7 @@ class Exchange:
             from urllib.parse import urlencode
 
             url += ("&" if "?" in url else "?") + urlencode(query)
-        method, body, at = encoded.method, encoded.body, self._wall_time()
+        method, body, at = encoded.method, encoded.body, self._home.rules.wall_time()
         headers = signature(target.auth, secret, method=method, url=url, headers=headers, body=body, at=at)
         return WireRequest(method, url, headers, body)
 
@@ -181,12 +194,12 @@ class Exchange:
         progress.head_at = now
         progress.status = status
         progress.headers = dict(headers)
-        progress.request_id = request_id_of(progress.headers, self._errors)
+        progress.request_id = request_id_of(progress.headers, self._home.rules.errors)
         self._phase = "first_byte"
         self._clock.move(self._alarm, now + self._timeouts.first_byte_s)
-        seen = read_limits(progress.headers, self._target.manifest.rate_limits, self._wall_time())
+        seen = read_limits(progress.headers, self._target.manifest.rate_limits, self._home.rules.wall_time())
         if seen is not None:
-            self._learn(seen)
+            self._home.learnt(self._job, seen)
         if 300 <= status < 400:
             raise self._ours("redirected", f"answered with a redirect ({status}), which is not followed")
         if status >= 400:
@@ -376,10 +389,10 @@ class Exchange:
             status=self._progress.status,
             headers=self._progress.headers,
             rules=manifest.errors,
-            table=self._errors,
+            table=self._home.rules.errors,
             rate_limits=manifest.rate_limits,
             body=body,
-            now_wall=self._wall_time(),
+            now_wall=self._home.rules.wall_time(),
             secrets=() if secret is None else secrets_of(self._target.auth, secret.reveal()),
         )
 

@@ -1,19 +1,20 @@
 """A job is one attempt of a call, handed to a provider's actor; the docket holds those that are not settled yet.
 
 Imports `hooks`, `service` and trio. The rule that must stay true: every job that entered the docket is settled exactly
-once, by its session, by its caller's leaving, or by the supervisor; then whoever waits for it is woken, and the sinks
-are told.
+once, at its exchange's end, by its caller's leaving, or by the supervisor; then whoever waits for it is woken, and the
+sinks are told.
 """
 
 from __future__ import annotations
 
 import contextvars
+from typing import Any
 
 import msgspec
 import trio
 
 from ..errors import AiLibError
-from ..service import Call, Outlet
+from ..service import Call, Outlet, Ticket
 from ..types.records import AttemptEnded
 from ..types.stats import AttemptState, Verdict
 from ..types.usage import Usage
@@ -23,7 +24,7 @@ __all__ = ["Docket", "Job", "Progress"]
 
 
 class Progress:
-    """How far an attempt came: written by its session, read for statistics and by policies."""
+    """How far an attempt came: written by its exchange, read for statistics and by policies."""
 
     __slots__ = (
         "admitted_at",
@@ -89,31 +90,34 @@ class Progress:
 
 
 class Job:
-    """One attempt. `scope` is around its session: cancelling it is how a caller leaves."""
+    """One attempt. Its exchange runs in the caller's task, inside `scope`: that is how limits on time and the actor's
+    end reach it."""
 
     __slots__ = (
+        "actor",
         "call",
         "context",
         "error",
         "handover",
-        "is_left",
         "is_settled",
         "outlet",
         "progress",
         "scope",
-        "settled",
+        "ticket",
         "verdict",
+        "word",
     )
 
     def __init__(self, call: Call, outlet: Outlet, now: float) -> None:
         self.call = call
         self.outlet = outlet
-        self.context = contextvars.copy_context()
+        self.context = contextvars.copy_context()  # of the caller, for what others tell the sinks of the job
         self.progress = Progress(now)
         self.scope = trio.CancelScope()
-        self.is_left = False  # the caller went away; `scope` is cancelled by limits on time as well
         self.handover: trio.CancelScope | None = None  # around the caller's wait for the actor to take the job
-        self.settled = trio.Event()
+        self.word: trio.Event | None = None  # that the caller waits for: admitted, or settled
+        self.actor: Any = None  # the one that admitted it
+        self.ticket: Ticket | None = None  # at that actor's gate
         self.is_settled = False
         self.error: AiLibError | None = None
         self.verdict: Verdict | None = None  # what became of it, where there was more than one: policies say so
@@ -127,7 +131,8 @@ class Job:
         self.is_settled = True
         self.error = error
         self.progress.ended_at = now
-        self.settled.set()
+        if self.word is not None:
+            self.word.set()
         if self.handover is not None:
             self.handover.cancel()
 
@@ -138,11 +143,12 @@ class Job:
 class Docket:
     """The jobs handed over and not settled, by call and attempt. Entered before the hand-over, so none is lost."""
 
-    __slots__ = ("_hooks", "_jobs")
+    __slots__ = ("_empty", "_hooks", "_jobs")
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
         self._jobs: dict[Job, None] = {}
+        self._empty: trio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -164,6 +170,14 @@ class Docket:
         job.settle(error, now)
         if self._hooks.on:
             job.context.run(self._hooks.emit, _ending(job, error, now))
+        if self._empty is not None and not self._jobs:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until every job is settled."""
+        while self._jobs:
+            self._empty = trio.Event()
+            await self._empty.wait()
 
 
 def _ending(job: Job, error: AiLibError | None, now: float) -> AttemptEnded:

@@ -1,41 +1,32 @@
-"""The provider actor: one outlet of credit, its queue, its connections, and the sessions that use them.
+"""The provider actor: one outlet of credit, its queue, its limits and its connections.
 
 Imports `job`, `exchange`, `hooks`, `transport.base` and trio. The rule that must stay true: the actor waits for
-nothing but its inbox, a wake-up and its children, so it takes every job at once, and nothing a provider does ends it.
+nothing but its inbox and a wake-up, so it takes every job at once, and nothing a provider does ends it.
 
-             supervisor ──inbox (0)──> actor ──spawns──> session, session, ...   (one per admitted job)
+             supervisor ──inbox (0)──> actor ──admits──> the caller's task, which runs the exchange and says its end
+
+A job that finds nobody waiting and everything wide open is admitted in its caller's own turn (`take_nowait`): what the
+actor's next turn would come to, without two switches of tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
 
 from ..errors import AiLibError, InternalError
-from ..protocol.manifest import ErrorRules
-from ..service import Ending, Gate, Ticket, Timeouts
+from ..service import Ending, Ticket
 from ..transport.base import Engine
+from ..types.admission import LimitsSeen
 from ..types.records import CallAdmitted
 from .alarm import AlarmClock
-from .exchange import Exchange, Limits
+from .exchange import Exchange, Rules
 from .hooks import Hooks
 from .job import Docket, Job
 
-__all__ = ["ProviderActor", "Rules"]
-
-
-class Rules(NamedTuple):
-    """What an actor goes by: its gate, limits on waiting and size, and where time and errors come from."""
-
-    make_gate: Callable[[], Gate]
-    timeouts: Timeouts
-    limits: Limits
-    errors: ErrorRules
-    wall_time: Callable[[], float]
+__all__ = ["ProviderActor"]
 
 
 class ProviderActor:
@@ -55,15 +46,18 @@ class ProviderActor:
         self.provider = provider
         self.inflight: dict[Job, None] = {}
         self.bugs = 0
+        self.engine = engine
+        self.rules = rules
+        self.hooks = hooks
+        self.clock = AlarmClock()
+        self.gate = rules.make_gate()
+        self.has_mail = False  # something was put into the inbox that this has not taken yet
         self._inbox = inbox
         self._bell = bell
         self._docket = docket
-        self._engine = engine
-        self._rules = rules
-        self._hooks = hooks
-        self.gate = rules.make_gate()
         self._tickets: dict[Job, Ticket] = {}  # of jobs that wait
-        self._clock = AlarmClock()
+        self._crash: Exception | None = None  # a fault of this actor that somebody else's task met
+        self._idle: trio.Event | None = None
         self._is_waiting = False
         self._needs_turn = False
 
@@ -76,17 +70,26 @@ class ProviderActor:
         """The caller of a job that waits has left. Called by the supervisor."""
         ticket = self._tickets.pop(job, None)
         if ticket is not None:
-            self.gate.withdraw(ticket, trio.current_time())
+            try:
+                self.gate.withdraw(ticket, trio.current_time())
+            except Exception as exc:  # a bug of the gate ends the actor, not whoever left
+                self._fault(exc)
             self._wake()  # it may have been the one that the others waited behind
 
     async def run(self) -> None:
-        """Take jobs and run their sessions until cancelled. Only a fault of this loop gets out."""
-        async with trio.open_nursery() as sessions:
-            sessions.start_soon(self._clock.run, name=f"time limits of {self.provider}")
+        """Take jobs and admit them until cancelled. Only a fault of this loop gets out."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.clock.run, name=f"time limits of {self.provider}")
             while True:
                 await self._wait_turn()
                 self._empty_inbox()
-                self._admit(sessions)
+                self._admit()
+
+    async def wait_idle(self) -> None:
+        """Wait until no exchange runs any more."""
+        while self.inflight:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     # ---- the loop
 
@@ -95,6 +98,7 @@ class ProviderActor:
         if self._needs_turn:
             self._needs_turn = False
             await trio.lowlevel.checkpoint()
+            self._raise_crash()
             return
         wake_at = self.gate.wake_at()
         self._is_waiting = True
@@ -107,6 +111,16 @@ class ProviderActor:
         finally:
             self._is_waiting = False
         self._needs_turn = False
+        self._raise_crash()
+
+    def _raise_crash(self) -> None:
+        if self._crash is not None:
+            raise self._crash
+
+    def _fault(self, exc: Exception) -> None:
+        """What failed in another task's turn is the actor's own: its loop raises it in the next turn."""
+        self._crash = exc
+        self._wake()
 
     def _wake(self) -> None:
         """Let the loop take a turn: a word without a job, where it waits."""
@@ -118,6 +132,7 @@ class ProviderActor:
                 self._bell.send_nowait(None)
 
     def _empty_inbox(self) -> None:
+        self.has_mail = False
         while True:
             try:
                 job = self._inbox.receive_nowait()
@@ -128,25 +143,14 @@ class ProviderActor:
     def _take(self, job: Job | None) -> None:
         if job is None or job.is_settled:
             return
-        call = job.call
-        ticket = Ticket(
-            number=call.number,
-            attempt=call.attempt,
-            model=call.target.model,
-            arrived=job.progress.queued_at,
-            deadline=call.deadline,
-            tenant=call.tenant,
-            tokens=call.tokens,
-            is_retry=call.retry > 0,
-            item=job,
-        )
+        ticket = _ticket(job)
         refusal = self.gate.offer(ticket, trio.current_time())
         if refusal is not None:
             self._docket.settle(job, refusal)
         else:
             self._tickets[job] = ticket
 
-    def _admit(self, sessions: trio.Nursery) -> None:
+    def _admit(self) -> None:
         now = trio.current_time()
         for ticket, refusal in self.gate.turn(now):
             job: Job = ticket.item
@@ -154,77 +158,116 @@ class ProviderActor:
             if refusal is not None:
                 self._docket.settle(job, refusal)
                 continue
-            self.inflight[job] = None
-            job.progress.admitted_at = now
-            if self._hooks.on:
-                record = CallAdmitted(
-                    at_s=now,
-                    call=job.call.number,
-                    attempt=job.call.attempt,
-                    provider=self.provider,
-                    model=job.call.target.model,
-                    queue_s=now - job.progress.queued_at,
-                )
-                job.context.run(self._hooks.emit, record)
-            job.context.run(sessions.start_soon, self._session, job, ticket)
+            self._let_in(job, ticket, now)
+            if job.word is not None:
+                job.word.set()
+            if job.handover is not None:
+                job.handover.cancel()
         self._tell_news()
+
+    def take_nowait(self, job: Job) -> bool:
+        """Admit a call's first attempt in its caller's turn, where no order of calls can matter: nobody waits, and more
+        than half of every limit is free. False: it has to go through the inbox."""
+        if not self._is_waiting or self.has_mail or self._tickets or len(job.call.log) > 1:
+            return False
+        now = job.progress.queued_at
+        ticket = _ticket(job)
+        try:
+            if not self.gate.pass_nowait(ticket, now):
+                return False
+        except Exception as exc:  # a bug of the gate ends the actor, and the call with it
+            self._fault(exc)
+            return False
+        self._let_in(job, ticket, now)
+        return True
+
+    def _let_in(self, job: Job, ticket: Ticket, now: float) -> None:
+        self.inflight[job] = None
+        job.actor = self
+        job.ticket = ticket
+        job.progress.admitted_at = now
+        if self.hooks.on:
+            record = CallAdmitted(
+                at_s=now,
+                call=job.call.number,
+                attempt=job.call.attempt,
+                provider=self.provider,
+                model=job.call.target.model,
+                queue_s=now - job.progress.queued_at,
+            )
+            job.context.run(self.hooks.emit, record)
 
     def _tell_news(self) -> None:
         for record in self.gate.news():
-            if self._hooks.on:
-                self._hooks.emit(record)
+            if self.hooks.on:
+                self.hooks.emit(record)
 
-    # ---- a session
+    # ---- an admitted job, in its caller's task
 
-    @trio.lowlevel.enable_ki_protection  # Ctrl-C goes to the caller's task, not into somebody's exchange
-    async def _session(self, job: Job, ticket: Ticket) -> None:
-        """One job's task. A provider's fault or a bug ends the job here, never the actor."""
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes at a checkpoint, never between two steps of an exchange
+    async def serve(self, job: Job) -> None:
+        """Run an admitted job's exchange and settle it. A provider's fault or a bug ends the job here and nothing else.
+
+        Cancelled, the connection is closed and the job is still to be settled, and `release`d, by whoever leaves.
+        """
         error: AiLibError | None = None
-        is_torn_down = True
         try:
-            await Exchange(
-                job,
-                engine=self._engine,
-                timeouts=job.call.timeouts or self._rules.timeouts,
-                limits=self._rules.limits,
-                hooks=self._hooks,
-                errors=self._rules.errors,
-                wall_time=self._rules.wall_time,
-                learn=lambda seen: self.gate.learnt(ticket, seen, trio.current_time()),
-                clock=self._clock,
-            ).run()
-            is_torn_down = False
+            await Exchange(job, self).run()
         except AiLibError as exc:
             error = exc
-            is_torn_down = False
         except Exception as exc:  # the boundary is a supervisor of one: a bug ends this job, siblings go on
-            error = InternalError(f"a fault in the session: {type(exc).__name__}", kind="bug")
+            error = InternalError(f"a fault in the exchange: {type(exc).__name__}", kind="bug")
             error.__cause__ = exc
             self.bugs += 1
-            is_torn_down = False
-        finally:
-            self.inflight.pop(job, None)
-            # Cancelled with the whole actor, the job is left in the docket: the supervisor says how it ended.
-            if not is_torn_down:
-                self._docket.settle(job, error)
-                self._end(job, ticket)
+        self._docket.settle(job, error)
+        self.release(job)
 
-    def _end(self, job: Job, ticket: Ticket) -> None:
-        """Give the permit back, and tell the gate how it went."""
-        progress = job.progress
-        now = trio.current_time()
+    def learnt(self, job: Job, seen: LimitsSeen) -> None:
+        """The reply to a job told its limits."""
+        assert job.ticket is not None
+        try:
+            self.gate.learnt(job.ticket, seen, trio.current_time())
+        except Exception as exc:  # a bug of the gate ends the actor
+            self._fault(exc)
+
+    def release(self, job: Job) -> None:
+        """Give a settled job's permit back, and tell the gate how it went."""
+        del self.inflight[job]
+        if not self.inflight and self._idle is not None:
+            self._idle.set()
+        ticket, progress = job.ticket, job.progress
+        assert ticket is not None
+        now = progress.ended_at if progress.ended_at is not None else trio.current_time()
         start = now if progress.admitted_at is None else progress.admitted_at
         first = progress.first_token_at
         ending = Ending(
             error=job.error,
             state=job.state(),
-            is_left=job.is_left and job.error is not None and job.error.kind == "client_closed",
+            is_left=job.error is not None and job.error.kind == "client_closed",
             took_s=now - start,
             first_token_s=None if first is None else first - start,
             usage=progress.usage,
         )
-        self.gate.ended(ticket, ending, now)
+        try:
+            self.gate.ended(ticket, ending, now)
+            if not self._tickets:
+                self._tell_news()
+        except Exception as exc:  # a bug of the gate ends the actor; the call has its answer
+            self._fault(exc)
         if self._tickets:
             self._wake()
-        else:
-            self._tell_news()
+
+
+def _ticket(job: Job) -> Ticket:
+    call = job.call
+    return Ticket(
+        number=call.number,
+        attempt=call.attempt,
+        model=call.target.model,
+        arrived=job.progress.queued_at,
+        deadline=call.deadline,
+        tenant=call.tenant,
+        tokens=call.tokens,
+        is_retry=call.retry > 0,
+        item=job,
+    )

@@ -1,4 +1,4 @@
-"""The channel between a session and the caller: batches go one way, room comes back.
+"""The channel between an exchange and the caller: batches go one way, room comes back.
 
 Imports `service` and trio. The rule that must stay true: what was sent is either taken by the caller or dropped with
 the call, and while the caller does not read, no more than one batch waits here (and one read waits to become the next).

@@ -5,11 +5,11 @@ docket is settled, whatever happens to its actor; nothing that crashes here reac
 
     client's nursery
       ├── supervise(slot)            one per outlet of credit, one-for-one
-      │     └── ProviderActor.run    its nursery: sessions
-      └── drive(call)                one per streamed call: the policies, up to the channel the caller reads
+      │     └── ProviderActor.run    admits jobs; their exchanges run in the tasks of their callers
+      └── drive(call)                one per streamed call: policies and exchange, up to the channel the caller reads
 
 Shutdown, in this order: 1. no more jobs are taken; 2. running calls that somebody reads finish within the grace;
-3. all else is cancelled; 4. sessions end, their connections are cut; 5. dockets are settled; 6. engines are closed.
+3. dockets are settled; 4. exchanges end, their connections are cut; 5. engines are closed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from ..errors import AdmissionError
 from ..service import Call, Outlet
 from ..transport.base import Engine
 from ..types.records import ActorRestarted, CallQueued
+from .exchange import Rules
 from .hooks import Hooks
 from .job import Docket, Job
-from .provider import ProviderActor, Rules
+from .provider import ProviderActor
 from .target import ActorKey, Target
 
 if sys.version_info < (3, 11):
@@ -39,7 +40,8 @@ __all__ = ["Slot", "Supervisor"]
 RESTART_PAUSE_S = 0.1  # long enough that a crash loop does not spin, short enough that no caller notices
 MAX_DEATHS = 3  # more than this many ...
 DEATHS_WITHIN_S = 60.0  # ... within this many seconds mark the provider failed
-LEAVE_S = 1.0  # a session that was cancelled ends in a few turns of the scheduler; reaching this bound is a bug
+LEAVE_S = 1.0  # an exchange that was cancelled ends in a few turns of the scheduler; reaching this bound is a bug
+CLOSED = ("client_closed", "the client was closed while the call was running")
 
 
 class Slot:
@@ -76,7 +78,7 @@ class Slot:
         self.engine: Engine | None = None
         self.deaths: deque[float] = deque()
         self.crashes = 0
-        self.bugs = 0  # faults of sessions, over all incarnations of the actor
+        self.bugs = 0  # faults in exchanges, over all incarnations of the actor
         self.has_failed = False
 
 
@@ -95,7 +97,7 @@ class Supervisor:
         self.slots: dict[ActorKey, Slot] = {}
         self.retired: list[Slot] = []  # with jobs that go on
         self.failures: list[Exception] = []  # crashes that the caller asked to see
-        self.overdue_leaves = 0  # sessions that did not end within LEAVE_S: each one is a bug
+        self.overdue_leaves = 0  # exchanges that did not end within LEAVE_S: each one is a bug
         self.is_closing = False
         self._nursery = nursery
         self._make_engine = make_engine
@@ -107,25 +109,38 @@ class Supervisor:
     # ---- a call's way in
 
     async def through_actor(self, call: Call, outlet: Outlet) -> None:
-        """The innermost service: hand the call's attempt to its provider's actor and wait until it is over.
+        """The innermost service: have the call's attempt admitted by its provider's actor, and carry it out.
 
-        On return the answer is complete. Raises the `AiLibError` that ended it. Cancelled, it leaves when the session
-        has ended and its connection is closed: nothing runs after it.
+        On return the answer is complete. Raises the `AiLibError` that ended it. Cancelled, it leaves when its
+        connection is closed: nothing runs after it.
         """
         job, slot = self.enter(call, outlet)
         try:
-            try:
-                slot.inbox.send_nowait(job)
-            except trio.WouldBlock:  # the actor is in its turn, or between two lives
-                job.handover = trio.CancelScope()
-                with job.handover:
-                    await slot.inbox.send(job)
-            await job.settled.wait()
+            actor = slot.actor
+            if actor is None or not actor.take_nowait(job):
+                await self._wait_admission(slot, job)
+            if not job.is_settled:
+                await job.actor.serve(job)
         finally:
             if not job.is_settled:
-                await self._leave(slot, job)
+                self._leave(slot, job)
+            elif job.actor is not None and job in job.actor.inflight:  # settled between its admission and its exchange
+                job.actor.release(job)
         if job.error is not None:
             raise job.error
+
+    async def _wait_admission(self, slot: Slot, job: Job) -> None:
+        """Hand the job over and wait until the actor has admitted it, or somebody settled it."""
+        job.word = trio.Event()
+        if slot.actor is not None:
+            slot.actor.has_mail = True
+        try:
+            slot.inbox.send_nowait(job)
+        except trio.WouldBlock:  # the actor is in its turn, or between two lives
+            job.handover = trio.CancelScope()
+            with job.handover:
+                await slot.inbox.send(job)
+        await job.word.wait()
 
     def enter(self, call: Call, outlet: Outlet) -> tuple[Job, Slot]:
         """Enter a job in its docket. Raises `AdmissionError` where the provider has failed or the client closes."""
@@ -159,21 +174,13 @@ class Supervisor:
             raise failed
         return job, slot
 
-    async def _leave(self, slot: Slot, job: Job) -> None:
-        """The caller goes: end the session and wait for it, shielded, since it closes sockets and little else."""
-        job.is_left = True
-        job.scope.cancel()
-        actor = slot.actor
-        if actor is None or job not in actor.inflight:
-            # Not started: there is no session to wait for.
-            slot.docket.settle(job, AdmissionError("the call was left by its caller", kind="client_closed"))
-            if actor is not None:
-                actor.withdraw(job)
-            return
-        with trio.move_on_after(LEAVE_S, shield=True) as bound:
-            await job.settled.wait()
-        if bound.cancelled_caught:
-            self.overdue_leaves += 1
+    def _leave(self, slot: Slot, job: Job) -> None:
+        """The caller goes before the job's end; its exchange is over already."""
+        slot.docket.settle(job, AdmissionError("the call was left by its caller", kind="client_closed"))
+        if job.actor is not None:
+            job.actor.release(job)
+        elif slot.actor is not None:
+            slot.actor.withdraw(job)
 
     # ---- actors
 
@@ -187,9 +194,7 @@ class Supervisor:
         self._context.run(partial(self._nursery.start_soon, self._drain, slot, name=f"drain of {slot.key.provider}"))
 
     async def _drain(self, slot: Slot) -> None:
-        while len(slot.docket):
-            for job in slot.docket.jobs():
-                await job.settled.wait()
+        await slot.docket.wait_empty()
         slot.scope.cancel()
         self.retired.remove(slot)
 
@@ -218,18 +223,19 @@ class Supervisor:
             with slot.scope:  # ended when the actor was replaced and has no jobs left
                 while not slot.has_failed:
                     crash = await self._run_actor(slot)
-                    self._mourn(slot, crash)
                     if self._escalate:
                         self.failures.append(crash)
                         self._nursery.cancel_scope.cancel()
                     await trio.sleep(RESTART_PAUSE_S)
         finally:
-            self._settle_all(slot, "client_closed", "the client was closed while the call was running")
+            self._settle_all(slot, *CLOSED)
 
     async def _run_actor(self, slot: Slot) -> Exception:
+        """One life of the actor, to its crash. Its jobs are settled, and their exchanges over, before this is left."""
         try:
             engine = slot.engine = self._make_engine(slot.key)
         except Exception as exc:  # this is the supervisor: an engine that cannot be made is a crash like another
+            self._mourn(slot, exc)
             return exc
         actor = slot.actor = ProviderActor(
             provider=slot.key.provider,
@@ -246,12 +252,15 @@ class Supervisor:
             crash = exc
             while isinstance(crash, ExceptionGroup) and len(crash.exceptions) == 1:  # the nursery's wrapping
                 crash = crash.exceptions[0]
+            self._mourn(slot, crash)
             return crash
         finally:
             slot.actor = slot.engine = None
-            slot.bugs += actor.bugs
+            self._settle_all(slot, *CLOSED)
             with trio.move_on_after(LEAVE_S, shield=True) as bound:
+                await actor.wait_idle()
                 await engine.aclose()
+            slot.bugs += actor.bugs
             if bound.cancelled_caught:
                 self.overdue_leaves += 1
         raise AssertionError("an actor's loop does not return")
@@ -274,3 +283,4 @@ class Supervisor:
             error = AdmissionError(message, kind=kind)
             error.__cause__ = cause
             slot.docket.settle(job, error)
+            job.scope.cancel()

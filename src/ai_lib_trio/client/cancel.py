@@ -44,6 +44,9 @@ def cancellable(token: CancelToken, service: Service) -> Service:
     """The service, ended by the token."""
 
     async def run(call: Call, outlet: Outlet) -> None:
+        if token.is_cancelled:
+            await trio.lowlevel.checkpoint()
+            raise CancelledByToken(f"cancelled: {token.reason}", kind="cancel_token")
         scope = trio.CancelScope()
         token._scopes[scope] = trio.lowlevel.current_trio_token()
         try:

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from ..actors.exchange import Limits
+from ..actors.exchange import Limits, Rules
 from ..actors.health import HealthActor
 from ..actors.hooks import Hooks
-from ..actors.provider import Rules
 from ..actors.supervisor import Supervisor
 from ..actors.target import ActorKey, Target
 from ..actors.tree import Tree

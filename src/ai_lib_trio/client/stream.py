@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatStream", "Drive"]
 
-LEAVE_S = 2.0  # covers the leaving of a session (1 s at most); reaching it is a bug, counted in the tree
+LEAVE_S = 1.0  # an exchange that was cancelled ends in a few turns of the scheduler; reaching it is a counted bug
 
 
 class Drive:

@@ -85,6 +85,26 @@ class ProviderGate:
 
     # ---- the way in
 
+    def pass_nowait(self, ticket: Ticket, now: float) -> bool:
+        """See `service.Gate`. What it does is what `offer` and a `turn` would."""
+        inflight = self._inflight
+        if self._queue or self._fresh or 2 * (len(inflight) + 1) > self.rules.max_inflight or ticket.deadline <= now:
+            return False
+        limiter = self._limiter(ticket.model, now)
+        if not (limiter.is_idle or limiter.has_plenty(ticket.tokens, now)):
+            return False
+        passes = 0, 0
+        if self.rules.breaker is not None:
+            connection, model = self._breaker(CONNECTION), self._breaker(ticket.model)
+            if not (connection.is_closed and model.is_closed):
+                return False
+            passes = model.enter(now), connection.enter(now)
+        if self._budget is not None:
+            self._budget.deposit(now)
+        inflight[ticket] = None
+        ticket.marks = _Passes(limiter, limiter.take(ticket.tokens, now), *passes)
+        return True
+
     def offer(self, ticket: Ticket, now: float) -> AdmissionError | None:
         """See `service.Gate`."""
         refusal = self._by_breakers(ticket.model, now) or self._by_time(ticket, now)
@@ -282,12 +302,17 @@ class ProviderGate:
     def _enter(self, of: str, now: float) -> int:
         if self.rules.breaker is None:
             return 0
-        breaker = self._breakers.get(of)
-        if breaker is None:
-            breaker = self._breakers[of] = Breaker(self.rules.breaker)
+        breaker = self._breaker(of)
         pass_ = breaker.enter(now)
         self._tell(of, breaker, now)
         return pass_
+
+    def _breaker(self, of: str) -> Breaker:
+        breaker = self._breakers.get(of)
+        if breaker is None:
+            assert self.rules.breaker is not None
+            breaker = self._breakers[of] = Breaker(self.rules.breaker)
+        return breaker
 
     def _leave(self, of: str, pass_: int, failed: bool | None, now: float) -> None:
         breaker = self._breakers.get(of)

@@ -60,6 +60,11 @@ class Breaker:
             self._move("half_open")
         return self._state
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls pass freely. An open one is not closed until a probe went well, whatever the time."""
+        return self._state == "closed"
+
     def opens_in_s(self, now: float) -> float:
         """Seconds until an open breaker lets probes through; 0 for the other states."""
         return self._opened_at + self.rules.open_s - now if self.state(now) == "open" else 0.0

@@ -1,8 +1,8 @@
 """A contest: several members answer one call, a judge names the winner, and the losers are closed there and then.
 
 Imports `service`, `delivery` and trio. What race, hedge and quorum share. The rules that must stay true: a contest is
-left only when every member's session has ended and its connection is closed, whether there was a winner, an error, or a
-cancellation from outside; what leaves it is never wrapped by its nursery.
+left only when every member's exchange has ended and its connection is closed, whether there was a winner, an error, or
+a cancellation from outside; what leaves it is never wrapped by its nursery.
 
     contest ── nursery ── lane 0, lane 1, ...    each runs a whole chain of policies for its member
                  │

@@ -25,6 +25,9 @@ def within_deadline(service: Service) -> Service:
         if call.deadline == math.inf:
             await service(call, outlet)
             return
+        if trio.current_time() >= call.deadline:  # then nothing is sent
+            await trio.lowlevel.checkpoint()
+            raise AdmissionError("the call's deadline has passed", kind="deadline")
         with trio.CancelScope(deadline=call.deadline) as scope:
             await service(call, outlet)
         if scope.cancelled_caught:

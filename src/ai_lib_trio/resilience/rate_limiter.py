@@ -73,6 +73,11 @@ class Bucket:
         # Nobody said when there is more: to be told so by the provider is better than to wait for ever.
         return by_refill if by_refill < math.inf else now
 
+    def has_plenty(self, amount: float, now: float) -> bool:
+        """Whether more than half of the capacity is left when that much is taken."""
+        level = self.level(now)
+        return level == math.inf or level - amount > self.capacity / 2
+
     def take(self, amount: float, now: float) -> None:
         """Take it, whether it is there or not."""
         self._level = self.level(now) - amount
@@ -151,6 +156,12 @@ class Limiter:
             and self._seen_requests is None
             and self._seen_tokens is None
             and self.paused_until == -math.inf
+        )
+
+    def has_plenty(self, tokens: float, now: float) -> bool:
+        """Whether a call of that many tokens leaves more than half of every limit."""
+        return self.paused_until <= now and all(
+            bucket.has_plenty(tokens if is_tokens else 1.0, now) for bucket, is_tokens in self._buckets()
         )
 
     def ready_at(self, tokens: float, now: float) -> float:

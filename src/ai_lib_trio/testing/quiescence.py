@@ -56,7 +56,7 @@ class Quiescence:
             if tree.open_calls or any(actor.calls or actor.inflight or actor.queued for actor in tree.actors):
                 found.append(f"permits of a closed client:\n{tree}")
             if tree.overdue_leaves:
-                found.append(f"{tree.overdue_leaves} sessions that did not end in time")
+                found.append(f"{tree.overdue_leaves} exchanges that did not end in time")
         return found
 
     def check(self) -> None:
