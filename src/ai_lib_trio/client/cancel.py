@@ -44,20 +44,19 @@ def cancellable(token: CancelToken, service: Service) -> Service:
     """The service, ended by the token."""
 
     async def run(call: Call, outlet: Outlet) -> None:
-        if token.is_cancelled:
-            await trio.lowlevel.checkpoint()
-            raise CancelledByToken(f"cancelled: {token.reason}", kind="cancel_token")
         scope = trio.CancelScope()
         token._scopes[scope] = trio.lowlevel.current_trio_token()
         try:
             # Registered first, looked at second: a cancel from a thread in between reaches one of the two.
-            if token.is_cancelled:
-                scope.cancel()
-            with scope:
-                await service(call, outlet)
+            is_over = token.is_cancelled
+            if is_over:  # then nothing is sent
+                await trio.lowlevel.checkpoint()
+            else:
+                with scope:
+                    await service(call, outlet)
         finally:
             del token._scopes[scope]
-        if scope.cancelled_caught:
+        if is_over or scope.cancelled_caught:
             raise CancelledByToken(f"cancelled: {token.reason}", kind="cancel_token")
 
     return run
