@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from .errors import AdmissionError, AiLibError
@@ -81,7 +82,8 @@ class Call:
     `number` counts the client's calls; `target` is what the client resolved the model to; `deadline` is absolute, on
     trio's clock (inf for none). `tenant` is whose call it is and `tokens` how much it is thought to use: both are for
     the order in an actor's queue and its limits. `log`, `skipped` and `warnings` gather what each attempt came to,
-    which targets were passed over and what is doubtful; the copies that policies hand on share them. A copy is one
+    which targets were passed over and what is doubtful, `generators` holds its sources of chance by lane; the copies
+    that policies hand on share them. A copy is one
     attempt: `retry` says how many there were at this target before it, `lane` which member of a race it is, and the
     innermost service fills in `attempt` (which counts from 1 over the whole call) and `entry`.
     """
@@ -90,6 +92,7 @@ class Call:
         "attempt",
         "deadline",
         "entry",
+        "generators",
         "lane",
         "log",
         "number",
@@ -115,6 +118,7 @@ class Call:
         log: list[Any] | None = None,
         skipped: list[Skipped] | None = None,
         warnings: list[str] | None = None,
+        generators: dict[int, Random] | None = None,
         tenant: str = "",
         tokens: int = 0,
         retry: int = 0,
@@ -129,6 +133,7 @@ class Call:
         self.log: list[Any] = [] if log is None else log
         self.skipped: list[Skipped] = [] if skipped is None else skipped
         self.warnings: list[str] = [] if warnings is None else warnings
+        self.generators: dict[int, Random] = {} if generators is None else generators
         self.tenant = tenant
         self.tokens = tokens
         self.retry = retry
@@ -156,6 +161,7 @@ class Call:
             log=self.log,
             skipped=self.skipped,
             warnings=self.warnings,
+            generators=self.generators,
             tenant=self.tenant,
             tokens=self.tokens if tokens is None else tokens,
             retry=retry,

@@ -30,7 +30,7 @@ from ..types.events import (
     commits,
 )
 from ..types.records import AttemptStarted, EventBatch, FirstToken
-from ..wire.auth import attach, authorise, secrets_of, signature
+from ..wire.auth import Pairs, attach, authorise, secrets_of, signature
 from ..wire.classify import classify, request_id_of
 from ..wire.limits import read_limits
 from .alarm import Alarm, AlarmClock
@@ -42,6 +42,7 @@ __all__ = ["Exchange", "Limits", "Rules"]
 
 
 THROUGHPUT_S = 10.0  # a stretch: long enough for a pause between two thoughts, short enough to leave a trickle
+MAX_DRESSED = 64  # of one target: a few paths, unless a path has the request in it
 DRAIN_S = 1.0  # how long the end of a body is awaited after the reply's own end
 
 
@@ -161,20 +162,37 @@ class Exchange:
         encoded = target.encoder.encode(request)
         self._progress.dropped_opaque = encoded.dropped_opaque
         self._progress.warnings = encoded.warnings
+        method, path, query, headers, body = encoded.method, encoded.path, encoded.query, encoded.headers, encoded.body
+        if target.auth.chain is None and not query and request.headers is None:
+            # The same for every such request to this path: dressed once, and never changed.
+            key = path, request.stream
+            dressed = target.dressed.get(key)
+            if dressed is None or dressed[0] != headers:
+                if len(target.dressed) >= MAX_DRESSED:
+                    target.dressed.clear()
+                dressed = target.dressed[key] = (headers, *self._dressed(path, query, headers))
+            return WireRequest(method, dressed[1], dressed[2], body)
+        url, headers = self._dressed(path, query, headers)
         secret = target.secret.reveal() if target.secret is not None else None
-        signed = authorise(encoded.headers, encoded.query, attach(target.auth, secret))
+        at = self._home.rules.wall_time()
+        headers = signature(target.auth, secret, method=method, url=url, headers=headers, body=body, at=at)
+        return WireRequest(method, url, headers, body)
+
+    def _dressed(self, path: str, query: Pairs, headers: Pairs) -> tuple[str, Pairs]:
+        """The URL and headers of a request, with its key and what it accepts."""
+        target = self._target
+        secret = target.secret.reveal() if target.secret is not None else None
+        signed = authorise(headers, query, attach(target.auth, secret))
         headers, query = signed.headers, signed.query
         if not any(name == "accept-encoding" for name, _ in headers):
             # A stream compressed by the server is delayed by its buffers; a whole body may be.
-            headers.append(("accept-encoding", "identity" if request.stream else "gzip, deflate"))
-        url = target.base_url.rstrip("/") + encoded.path
+            headers.append(("accept-encoding", "identity" if self._job.call.request.stream else "gzip, deflate"))
+        url = target.base_url.rstrip("/") + path
         if query:
             from urllib.parse import urlencode
 
             url += ("&" if "?" in url else "?") + urlencode(query)
-        method, body, at = encoded.method, encoded.body, self._home.rules.wall_time()
-        headers = signature(target.auth, secret, method=method, url=url, headers=headers, body=body, at=at)
-        return WireRequest(method, url, headers, body)
+        return url, headers
 
     # ---- the sink
 

@@ -1,7 +1,7 @@
 """What a model resolved to: where a call goes, with which programs and which key.
 
 Imports protocol, pipeline and wire. Made once per (provider, model, api) by the client and shared by all its calls;
-it holds no state.
+it holds nothing of a call.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..pipeline import DecodeProgram
 from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.registry import ModelFacts
+from ..wire.auth import Pairs
 from ..wire.encode import Encoder
 
 __all__ = ["ActorKey", "Target"]
@@ -35,6 +36,7 @@ class Target:
         "base_url",
         "credential_source",
         "decoder",
+        "dressed",
         "encoder",
         "facts",
         "family",
@@ -76,6 +78,8 @@ class Target:
         self.decoder = decoder
         self.name = name or ref
         self.key = ActorKey(manifest.id, origin, secret)
+        # (path, is it streamed) -> headers as encoded, URL and headers as sent: what requests have in common
+        self.dressed: dict[tuple[str, bool], tuple[Pairs, str, Pairs]] = {}
 
     def __repr__(self) -> str:
         return f"<Target {self.ref} by {self.family.id} at {self.base_url}>"

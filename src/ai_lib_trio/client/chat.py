@@ -287,12 +287,13 @@ class ChatRequestBuilder:
 
     async def execute(self) -> ChatResponse:
         """Send, and give the whole reply. Raises an `AiLibError`; nothing of the call is left either way."""
-        reply, _ = await self.execute_with_stats()
+        _, reply = await self._client._execute(self._request, self._terms)
         return reply
 
     async def execute_with_stats(self) -> tuple[ChatResponse, CallStats]:
         """Send, and give the whole reply and what it took."""
-        return await self._client._execute(self._request, self._terms)
+        call, reply = await self._client._execute(self._request, self._terms)
+        return reply, self._client._stats(call, reply.usage)
 
     async def preflight(self) -> Preflight:
         """What would happen if the request were sent now, and why. Sends nothing."""

@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -138,9 +138,8 @@ class AiClient:
         nursery: trio.Nursery,
     ) -> None:
         self.config = config
-        self._model = model
-        self._api = api
-        self._fallbacks = fallbacks
+        self._terms = Terms(model=model, api=api, policies=CallTerms(fallbacks=fallbacks))  # where calls begin
+        self._blank = Request(model=model or "")
         self._catalog = catalog
         self._reloader = reloader
         self._targets = targets
@@ -196,8 +195,9 @@ class AiClient:
 
     def chat(self, *messages: Message | str) -> ChatRequestBuilder:
         """A request in the making, from messages in order; text is a user's message."""
-        terms = Terms(model=self._model, api=self._api, policies=CallTerms(fallbacks=self._fallbacks))
-        builder = ChatRequestBuilder(self, Request(model=self._model or ""), terms)
+        builder = ChatRequestBuilder(self, self._blank, self._terms)
+        if not messages:
+            return builder
         return builder.messages(
             *(Message.user(message) if isinstance(message, str) else message for message in messages)
         )
@@ -374,14 +374,17 @@ class AiClient:
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
-        with trio.CancelScope(deadline=deadline) if deadline < math.inf else nullcontext() as scope:
-            # A keyring may wait for a person.
-            found = self._find_any(models, terms.api) if models else self._find(terms.model or "", terms.api)
-            target = await found
-        if scope is not None and scope.cancelled_caught:
-            raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
+        target = None if models else self._targets.known(terms.model or "", terms.api)
+        if target is None:
+            with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
+                found = self._find_any(models, terms.api) if models else self._find(terms.model or "", terms.api)
+                target = await found
+            if scope.cancelled_caught:
+                raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
+        assert target is not None
         self._calls += 1
-        request = msgspec.structs.replace(request, model=target.model)
+        if request.model != target.model:
+            request = msgspec.structs.replace(request, model=target.model)
         return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
@@ -427,8 +430,13 @@ class AiClient:
         assert first is not None
         raise first
 
-    async def _execute(self, request: Request, terms: Terms) -> tuple[ChatResponse, CallStats]:
-        call, terms = await self._routed(request, terms)
+    async def _execute(self, request: Request, terms: Terms) -> tuple[Call, ChatResponse]:
+        """Carry a call out; what it came to is made of it by whoever asks."""
+        is_plain = terms.api is None and not terms.policies.fallbacks
+        if is_plain and self._routes is None and not is_routed(terms.model or ""):
+            call = await self._prepare(request, terms)
+        else:
+            call, terms = await self._routed(request, terms)
         outlet = FoldOutlet()
         self._open[call.number] = _OpenCall(call, None, True)
         outcome = "cancelled"
@@ -441,8 +449,7 @@ class AiClient:
             raise
         finally:
             self._end(call, outcome)
-        reply = self._reply(call, outlet.folding)
-        return reply, self._stats(call, reply.usage)
+        return call, self._reply(call, outlet.folding)
 
     async def _preflight(self, request: Request, terms: Terms) -> Preflight:
         call, terms = await self._routed(request, terms, is_dry=True)

@@ -11,7 +11,7 @@ import msgspec
 from ..types.message import Base64Source, Block, RefusalBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 from ..types.request import Request
 
-__all__ = ["CHARS_PER_TOKEN", "input_tokens", "output_bound", "tokens_of"]
+__all__ = ["CHARS_PER_TOKEN", "input_tokens", "output_asked", "output_bound", "tokens_of"]
 
 CHARS_PER_TOKEN = 4
 PER_MESSAGE = 4  # role and separators
@@ -62,6 +62,11 @@ def output_bound(request: Request, max_output_tokens: int | None) -> int | None:
     return None if max_output_tokens is None else max_output_tokens * (request.n or 1)
 
 
+def output_asked(request: Request) -> int:
+    """What the request asks to come out, 0 where it does not say."""
+    return (request.max_tokens or 0) * (request.n or 1)
+
+
 def tokens_of(request: Request) -> int:
     """What a call is thought to use: what goes in, and what it asks to come out. For limits and shares."""
-    return input_tokens(request) + (request.max_tokens or 0) * (request.n or 1)
+    return input_tokens(request) + output_asked(request)

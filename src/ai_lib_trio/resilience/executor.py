@@ -26,7 +26,7 @@ from .budget import BudgetRules
 from .circuit_breaker import BreakerRules
 from .contest import Contest, Entrant, Member
 from .deadline import within_deadline
-from .estimate import tokens_of
+from .estimate import output_asked
 from .fallback import MidStream, Step, falling_back
 from .hedge import hedging
 from .preflight import Gates, look, refusal_of
@@ -182,19 +182,23 @@ class ResilientExecutor:
         self._innermost = reading_calls(innermost)
         self._find = find
         self._gates = gates
-        self._seed = seed
         self._spent = spent
         self._emit = emit
         self._rules: dict[str, RetryRules] = {}
+        self._chance = Chance(seed)
+        self._usual: tuple[CallTerms, Service] | None = None  # the chain that was asked for last
 
     # ---- one call
 
     def chain(self, terms: CallTerms) -> Service:
-        """The call's own target, then its fallbacks; each with its retries."""
-        chance = Chance(self._seed)
-        steps = [self._step(None, terms, chance)]
-        steps += [self._step(model, terms, chance) for model in terms.fallbacks]
-        return within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, emit=self._emit))
+        """The call's own target, then its fallbacks; each with its retries. It keeps nothing of a call."""
+        if self._usual is not None and self._usual[0] is terms:
+            return self._usual[1]
+        steps = [self._step(None, terms)]
+        steps += [self._step(model, terms) for model in terms.fallbacks]
+        chain = within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, emit=self._emit))
+        self._usual = terms, chain
+        return chain
 
     def race(self, entrants: Sequence[Entrant], until: Until, terms: CallTerms, state: Contest) -> Service:
         """All at once, the first that satisfies `until` wins."""
@@ -213,21 +217,21 @@ class ResilientExecutor:
     def _members(self, entrants: Sequence[Entrant], terms: CallTerms) -> list[Member]:
         members = []
         for ref, models in entrants:
-            chance = Chance(self._seed)
-            steps = [self._step(model, terms, chance) for model in models]
+            steps = [self._step(model, terms) for model in models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
             members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, emit=self._emit)))
         return members
 
-    def _step(self, model: str | None, terms: CallTerms, chance: Chance) -> Step:
+    def _step(self, model: str | None, terms: CallTerms) -> Step:
+        attempt = self._innermost if terms.cost_cap is None else self._capped(terms.cost_cap)
+
         async def enter(call: Call) -> Call:
             target = call.target if model is None else await self._find(model, terms.api)
             return self._admit(call, target)
 
         async def run(call: Call, outlet: Outlet) -> None:
             rules = self._rules_for(call.target, terms)
-            attempt = self._innermost if terms.cost_cap is None else self._capped(terms.cost_cap)
-            await retrying(attempt, rules, chance=chance, emit=self._emit)(call, outlet)
+            await retrying(attempt, rules, chance=self._chance, emit=self._emit)(call, outlet)
 
         return Step(model or "", enter, run, self._goes_on)
 
@@ -275,8 +279,9 @@ class ResilientExecutor:
         refusal = refusal_of(seen)
         if refusal is not None:
             raise refusal.located(provider=target.manifest.id, model=target.model)
-        call.warnings.extend(warning for warning in seen.warnings if warning not in call.warnings)
-        return call.copy(request=request, target=target, tokens=tokens_of(request))
+        if seen.warnings:
+            call.warnings.extend(warning for warning in seen.warnings if warning not in call.warnings)
+        return call.copy(request=request, target=target, tokens=seen.input_tokens + output_asked(request))
 
     # ---- rules
 

@@ -161,10 +161,13 @@ def _gate(need: str, why: str, gates: Gates) -> Check:
     return Check(need, "refuse" if gates == "enforce" else "warn", why, "capability")
 
 
+_FITS = Check("context_window", "pass")
+
+
 def _context(used: int, request: Request, facts: ModelFacts | None, gates: Gates) -> Check:
     window = facts.context_window if facts is not None else None
     if window is None:
-        return Check("context_window", "pass")
+        return _FITS
     if used > window * FAR_OFF:
         return Check(
             "context_window",
@@ -174,7 +177,7 @@ def _context(used: int, request: Request, facts: ModelFacts | None, gates: Gates
         )
     if used + (request.max_tokens or 0) > window:
         return Check("context_window", "warn", f"about {used} tokens and the answer may not fit into {window}")
-    return Check("context_window", "pass")
+    return _FITS
 
 
 def _ranges(request: Request, manifest: Manifest) -> list[Check]:

@@ -72,18 +72,19 @@ class Stop(NamedTuple):
 
 
 class Chance:
-    """A call's own generator, seeded by (seed, call number, lane), and made when first needed."""
+    """Gives each call a generator of its own, seeded by (seed, call number, lane), and made when first needed."""
 
-    __slots__ = ("_rng", "_seed")
+    __slots__ = ("_seed",)
 
     def __init__(self, seed: object) -> None:
         self._seed = seed
-        self._rng: Random | None = None
 
     def of(self, call: Call) -> Random:
-        if self._rng is None:
-            self._rng = Random(f"{self._seed}:{call.number}" + (f":{call.lane}" if call.lane else ""))
-        return self._rng
+        rng = call.generators.get(call.lane)
+        if rng is None:
+            rng = Random(f"{self._seed}:{call.number}" + (f":{call.lane}" if call.lane else ""))
+            call.generators[call.lane] = rng
+        return rng
 
 
 def decide(

@@ -209,9 +209,9 @@ StreamingEvent = (
     | Rerouted
 )
 
-_NO_OUTPUT = (Metadata, FinalCandidate, StreamEnd, StreamError, Rerouted)
+_NO_OUTPUT = frozenset({Metadata, FinalCandidate, StreamEnd, StreamError, Rerouted})
 
 
 def commits(event: StreamingEvent) -> bool:
     """Whether this event carries output: after the first one there is no hidden retry."""
-    return not isinstance(event, _NO_OUTPUT)
+    return type(event) not in _NO_OUTPUT

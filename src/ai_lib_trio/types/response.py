@@ -6,7 +6,7 @@ answer's whole body gives the same reply, and a reply's `message` holds every bl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -255,60 +255,72 @@ class Fold:
 
     def add_all(self, events: Iterable[StreamingEvent]) -> None:
         for event in events:
-            self.add(event)
+            _ADDERS[type(event)](self, event)
 
     def add(self, event: StreamingEvent) -> None:
-        if isinstance(event, Metadata):
-            self._usage = event.usage or self._usage
-            self._model = event.model or self._model
-            self._response_id = event.response_id or self._response_id
-            return
-        if isinstance(event, StreamEnd):
-            self._end = event
-            return
-        if isinstance(event, Rerouted):
-            if event.discard:
-                self._candidates.clear()
-                self._usage = self._model = self._response_id = None
-                self.discarded += 1
-            else:
-                # What one wire wants back unread is nothing to another, which is where the message's next turn goes.
-                for candidate in self._candidates.values():
-                    candidate.unseal()
-            return
-        if isinstance(event, StreamError):
-            return
-        candidate = self._candidate(event.candidate_index)
-        if isinstance(event, PartialContentDelta):
-            candidate.open(event.block_index, "text").pieces.append(event.content)
-        elif isinstance(event, ThinkingDelta):
-            block = candidate.open(event.block_index, "thinking")
-            block.pieces.append(event.thinking)
-            if event.part_index is not None:
-                block.summary = {} if block.summary is None else block.summary
-                block.summary.setdefault(event.part_index, []).append(event.thinking)
-        elif isinstance(event, PartialToolCall):
-            candidate.open(event.block_index, "call").pieces.append(event.arguments)
-        elif isinstance(event, ToolCallStarted):
-            candidate.open(event.block_index, "call").call = event
-        elif isinstance(event, ToolCallEnded):
-            candidate.open(event.block_index, "call").ended = True
-        elif isinstance(event, RefusalDelta):
-            candidate.open(event.block_index, "refusal").pieces.append(event.text)
-        elif isinstance(event, ServerToolCall):
-            candidate.servers.append(event)
-            candidate.open(event.block_index, "server").value = event
-        elif isinstance(event, Citation):
-            candidate.citations.append(event)
-            candidate.open(event.block_index, "text").citations.append(event.data)
-        elif isinstance(event, MediaPart):
-            candidate.open(event.block_index, "media").value = _media_block(event)
-        elif isinstance(event, OpaqueBlock):
-            self._add_opaque(candidate, event)
-        elif isinstance(event, FinalCandidate):
-            candidate.finish = event
+        _ADDERS[type(event)](self, event)
 
-    def _add_opaque(self, candidate: _OpenCandidate, event: OpaqueBlock) -> None:
+    def _add_metadata(self, event: Metadata) -> None:
+        self._usage = event.usage or self._usage
+        self._model = event.model or self._model
+        self._response_id = event.response_id or self._response_id
+
+    def _add_end(self, event: StreamEnd) -> None:
+        self._end = event
+
+    def _add_error(self, event: StreamError) -> None:
+        """A fault is the caller's exception, and no part of a reply."""
+
+    def _add_rerouted(self, event: Rerouted) -> None:
+        if event.discard:
+            self._candidates.clear()
+            self._usage = self._model = self._response_id = None
+            self.discarded += 1
+        else:
+            # What one wire wants back unread is nothing to another, which is where the message's next turn goes.
+            for candidate in self._candidates.values():
+                candidate.unseal()
+
+    def _add_text(self, event: PartialContentDelta) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "text").pieces.append(event.content)
+
+    def _add_thinking(self, event: ThinkingDelta) -> None:
+        block = self._candidate(event.candidate_index).open(event.block_index, "thinking")
+        block.pieces.append(event.thinking)
+        if event.part_index is not None:
+            block.summary = {} if block.summary is None else block.summary
+            block.summary.setdefault(event.part_index, []).append(event.thinking)
+
+    def _add_arguments(self, event: PartialToolCall) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "call").pieces.append(event.arguments)
+
+    def _add_call(self, event: ToolCallStarted) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "call").call = event
+
+    def _add_call_end(self, event: ToolCallEnded) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "call").ended = True
+
+    def _add_refusal(self, event: RefusalDelta) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "refusal").pieces.append(event.text)
+
+    def _add_server_call(self, event: ServerToolCall) -> None:
+        candidate = self._candidate(event.candidate_index)
+        candidate.servers.append(event)
+        candidate.open(event.block_index, "server").value = event
+
+    def _add_citation(self, event: Citation) -> None:
+        candidate = self._candidate(event.candidate_index)
+        candidate.citations.append(event)
+        candidate.open(event.block_index, "text").citations.append(event.data)
+
+    def _add_media(self, event: MediaPart) -> None:
+        self._candidate(event.candidate_index).open(event.block_index, "media").value = _media_block(event)
+
+    def _add_final(self, event: FinalCandidate) -> None:
+        self._candidate(event.candidate_index).finish = event
+
+    def _add_opaque(self, event: OpaqueBlock) -> None:
+        candidate = self._candidate(event.candidate_index)
         if event.of is None:
             candidate.open(event.index, "opaque").value = OpaqueContent(kind=event.kind, data=event.data)
             return
@@ -366,6 +378,25 @@ class Fold:
             finish_reason=finish.finish_reason if finish else end.finish_reason if end else None,
             raw_finish_reason=finish.raw_finish_reason if finish else end.raw_finish_reason if end else None,
         )
+
+
+_ADDERS: dict[type, Callable[[Fold, Any], None]] = {
+    PartialContentDelta: Fold._add_text,
+    ThinkingDelta: Fold._add_thinking,
+    RefusalDelta: Fold._add_refusal,
+    ToolCallStarted: Fold._add_call,
+    PartialToolCall: Fold._add_arguments,
+    ToolCallEnded: Fold._add_call_end,
+    ServerToolCall: Fold._add_server_call,
+    Citation: Fold._add_citation,
+    MediaPart: Fold._add_media,
+    OpaqueBlock: Fold._add_opaque,
+    Metadata: Fold._add_metadata,
+    FinalCandidate: Fold._add_final,
+    StreamEnd: Fold._add_end,
+    StreamError: Fold._add_error,
+    Rerouted: Fold._add_rerouted,
+}
 
 
 def _media_block(event: MediaPart) -> Block:

@@ -14,7 +14,7 @@ from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
 from .sign import key_pair, sign
 
-__all__ = ["Attached", "attach", "authorise", "check_header", "merge_headers", "secrets_of", "signature"]
+__all__ = ["Attached", "Pairs", "attach", "authorise", "check_header", "merge_headers", "secrets_of", "signature"]
 
 Pairs = list[tuple[str, str]]
 
