@@ -27,7 +27,7 @@ from ..types.events import (
     StreamEnd,
     StreamError,
     ThinkingDelta,
-    commits,
+    has_output,
 )
 from ..types.records import AttemptStarted, EventBatch, FirstToken
 from ..wire.auth import Pairs, attach, authorise, secrets_of, signature
@@ -82,6 +82,27 @@ class _EnoughRead(Exception):
 
 class Exchange:
     """One attempt. It is the engine's sink."""
+
+    __slots__ = (
+        "_alarm",
+        "_clock",
+        "_error_body",
+        "_home",
+        "_hooks",
+        "_idle_at",
+        "_inflater",
+        "_job",
+        "_limits",
+        "_phase",
+        "_pipeline",
+        "_plain_bytes",
+        "_progress",
+        "_target",
+        "_timeouts",
+        "_verdict",
+        "_window_at",
+        "_window_bytes",
+    )
 
     def __init__(self, job: Job, home: Home) -> None:
         self._job = job
@@ -222,8 +243,8 @@ class Exchange:
             raise self._ours("redirected", f"answered with a redirect ({status}), which is not followed")
         if status >= 400:
             self._error_body = bytearray()
-        coding = progress.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
+        coding = progress.headers.get("content-encoding", "").strip().lower()
+        if coding and coding != "identity":
             if not Inflater.knows(coding):
                 raise self._ours("wrong_content_type", f"sent the content coding {coding!r}, which was not asked for")
             self._inflater = Inflater(coding)
@@ -331,7 +352,7 @@ class Exchange:
             batch = batch[:-1]
         progress.events += len(batch)
         _count(batch, progress)
-        if progress.first_token_at is None and any(commits(event) for event in batch):
+        if progress.first_token_at is None and has_output(batch):
             progress.first_token_at = now = trio.current_time()
             if self._hooks.on:
                 call = self._job.call

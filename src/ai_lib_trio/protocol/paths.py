@@ -292,6 +292,14 @@ def scope_getter(path: Path) -> Getter:
     inside: Getter = compile_query(path.query) if path.query else compile_steps(path.steps)
     if not path.query and not path.steps:
         return lambda scope: scope.get(root)
+    if not path.query and len(path.steps) == 1 and isinstance(path.steps[0], str):
+        key = path.steps[0]
+
+        def get_one(scope: Mapping[str, Any]) -> Any:
+            value = scope.get(root)
+            return value.get(key) if value.__class__ is dict else None
+
+        return get_one
 
     def get(scope: Mapping[str, Any]) -> Any:
         return inside(scope.get(root))

@@ -229,6 +229,9 @@ def compile_condition(cond: Cond, getter: Callable[[Path], Callable[[S], Any]]) 
         return lambda state: any(test(value) for value in get(state))
     if isinstance(cond, Exists):
         return lambda state: get(state) is not None
+    if isinstance(cond, Compare) and isinstance(cond.literal, bool) and cond.op == "==":
+        flag = cond.literal  # no other JSON value is one of the two
+        return lambda state: get(state) is flag
     if isinstance(cond, Compare) and isinstance(cond.literal, str):
         text = cond.literal
         # No other JSON value equals a text, so the common test needs no look at the type.

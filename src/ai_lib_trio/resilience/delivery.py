@@ -7,7 +7,7 @@ caller with that output or with its end, or, if the attempt fails first, not at 
 from __future__ import annotations
 
 from ..service import Batch, Outlet
-from ..types.events import Rerouted, StreamingEvent, commits
+from ..types.events import Rerouted, StreamingEvent, has_output
 
 __all__ = ["Delivery"]
 
@@ -33,7 +33,7 @@ class Delivery:
         if self.is_committed:
             return self._outlet.send_nowait(batch)
         self._held.extend(batch)
-        if any(commits(event) for event in batch):
+        if has_output(batch):
             self.is_committed = True
             return self.flush()
         return True

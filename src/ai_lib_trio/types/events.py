@@ -7,6 +7,7 @@ several candidates carry `candidate_index`. Structs hold no cycles, so they stay
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ __all__ = [
     "ToolCallEnded",
     "ToolCallStarted",
     "commits",
+    "has_output",
 ]
 
 FinishReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn", "other"]
@@ -215,3 +217,11 @@ _NO_OUTPUT = frozenset({Metadata, FinalCandidate, StreamEnd, StreamError, Rerout
 def commits(event: StreamingEvent) -> bool:
     """Whether this event carries output: after the first one there is no hidden retry."""
     return type(event) not in _NO_OUTPUT
+
+
+def has_output(batch: Sequence[StreamingEvent]) -> bool:
+    """Whether one of the events commits."""
+    for event in batch:  # noqa: SIM110  # a generator costs more than all of this
+        if type(event) not in _NO_OUTPUT:
+            return True
+    return False

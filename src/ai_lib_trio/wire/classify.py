@@ -269,11 +269,21 @@ def parse_pause(text: str, *, now_wall: float, unit: str = "seconds") -> float |
         if value >= 1e9:
             return _bounded(value - now_wall)
         return _bounded(value / 1000 if unit == "milliseconds" else value)
-    if duration := _DURATION.fullmatch(text):
-        total = sum(float(number) * _UNITS[name] for number, name in _PART.findall(duration.group(2)))
-        return _bounded(-total if duration.group(1) else total)
+    duration = _duration(text)
+    if duration is not None:
+        return _bounded(duration)
     moment = _moment(text)
     return None if moment is None else _bounded(moment - now_wall)
+
+
+@lru_cache(maxsize=256)  # resets are told with each reply, and most often the same ones
+def _duration(text: str) -> float | None:
+    """Seconds of a duration such as `6m0s`, None for what is none."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    total = sum(float(number) * _UNITS[name] for number, name in _PART.findall(found.group(2)))
+    return -total if found.group(1) else total
 
 
 def _bounded(pause: float) -> float | None:

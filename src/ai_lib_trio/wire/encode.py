@@ -80,6 +80,7 @@ class Encoder:
         self._body = body or (lambda scope: None)
         self._has_body = body is not None
         self._parameters = parameters
+        self._renamed = frozenset(name for name, _ in parameters)
         self._defaults = defaults
         self._ranges = ranges
         self._lens = lens
@@ -107,10 +108,11 @@ class Encoder:
         if body is None and self._has_body:
             body = {}
         self._lens.check_rendered(root)
-        for name, keys in self._parameters:
-            value = root.get(name)
-            if value is not None:
-                body = _set(body, keys, value)
+        if not self._renamed.isdisjoint(root):
+            for name, keys in self._parameters:
+                value = root.get(name)
+                if value is not None:
+                    body = _set(body, keys, value)
         if request.extra is not None:
             try:
                 body = _merged(body, _mapping(request.extra, "extra"))

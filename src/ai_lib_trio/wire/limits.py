@@ -41,7 +41,11 @@ def _window(
 
 def _count(text: str | None) -> float | None:
     """A count, as plain decimal digits; some providers write it as a float."""
-    text = "" if text is None else text.strip()
+    if text is None:
+        return None
+    if text.isdigit() and text.isascii() and len(text) <= 15:
+        return float(text)
+    text = text.strip()
     whole, _, rest = text.partition(".")
     if not whole.isascii() or not whole.isdigit() or len(whole) > 15 or rest.strip("0"):
         return None
