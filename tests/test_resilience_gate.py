@@ -13,7 +13,7 @@ from ai_lib_trio.errors import AdmissionError
 from ai_lib_trio.resilience.backpressure import GateRules, ProviderGate
 from ai_lib_trio.resilience.budget import BudgetRules, RetryBudget
 from ai_lib_trio.resilience.circuit_breaker import Breaker, BreakerRules
-from ai_lib_trio.resilience.fair_queue import FairQueue
+from ai_lib_trio.resilience.fair_queue import FEW_PLACES, FairQueue, due_of
 from ai_lib_trio.resilience.rate_limiter import Bucket, Limiter, LimitRules
 from ai_lib_trio.service import Ending, Ticket
 from ai_lib_trio.types.admission import LimitsSeen, Window
@@ -299,6 +299,62 @@ def test_shares_of_tokens_match_the_weights_within_five_per_cent(
     total = sum(served.values())
     for name, weight in zip(names, weights, strict=True):
         assert abs(served[name] / total - weight / sum(weights)) < 0.05
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["push", "serve", "remove", "settle"]), st.integers(0, 5), st.integers(0, 40)),
+        max_size=80,
+    ),
+    st.sets(st.sampled_from(["m0", "m1"])),
+)
+def test_the_line_of_tenants_says_what_looking_at_all_of_them_would(
+    steps: list[tuple[str, int, int]], held: set[str]
+) -> None:
+    queue = FairQueue({"t1": 2.0, "t2": 0.5})
+    waiting: list[Ticket] = []
+    served: list[Ticket] = []
+    for number, (what, which, tokens) in enumerate(steps):
+        if what == "push":
+            waiting.append(ticket(number, tenant=f"t{which}", tokens=tokens, model=f"m{tokens % 2}"))
+            queue.push(waiting[-1])
+        elif what == "serve" and (first := queue.peek()) is not None:
+            queue.serve(first)
+            waiting.remove(first)
+            served.append(first)
+        elif what == "remove" and waiting:
+            queue.remove(waiting.pop(which % len(waiting)))
+        elif what == "settle" and served:
+            queue.settle(served.pop(which % len(served)), float(tokens))
+        ranks = {
+            (queue._tenants[one.tenant].served, one.tenant, due_of(one), one.number): one
+            for one in waiting
+            if one.model not in held
+        }
+        expected = ranks[min(ranks)] if ranks else None
+        assert queue.peek(held) is expected
+        assert len(queue._line) <= FEW_PLACES + 2 * len(queue._tenants)
+
+
+def test_the_next_of_five_thousand_tenants_is_found_without_looking_at_them() -> None:
+    queue = FairQueue()
+    for number in range(5000):
+        queue.push(ticket(number, tenant=f"t{number:04}", tokens=5))
+    looked_at = 0
+    first = queue._first
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal looked_at
+        looked_at += 1
+        return first(*arguments)
+
+    queue._first = counted  # type: ignore[method-assign]
+    for number in range(5000):
+        one = queue.peek()
+        assert one is not None
+        assert one.number == number
+        queue.serve(one)
+    assert looked_at == 5000
 
 
 # ---- the gate

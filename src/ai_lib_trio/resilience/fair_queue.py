@@ -20,6 +20,7 @@ from ..service import Ticket
 __all__ = ["NO_DEADLINE_S", "FairQueue", "due_of"]
 
 NO_DEADLINE_S = 600.0  # a call without a deadline is ordered as if it had ten minutes from arrival, and waits no longer
+FEW_PLACES = 64  # in the line that nobody stands at any more; with more, and twice the tenants, it is made anew
 LEAST_COST = 1.0  # of a call that nobody could estimate
 
 
@@ -39,12 +40,17 @@ class _Tenant:
         self.lanes: dict[str, list[tuple[float, int, int, Ticket]]] = {}  # by model: one's limit does not hold another
 
 
+_Place = tuple[float, str, int, _Tenant]
+
+
 class FairQueue:
     """Tickets that wait."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._weights = dict(weights or {})
         self._tenants: dict[str, _Tenant] = {}
+        self._line: list[_Place] = []  # a heap of those with somebody waiting, the next one first
+        self._places = 0  # counted, so that tenants are never compared
         self._now = 0.0  # virtual time: where the last one that was served stood
         self._size = 0
         self._patient: OrderedDict[Ticket, None] = OrderedDict()  # without a deadline, as they arrived
@@ -69,6 +75,8 @@ class FairQueue:
             tenant = self._tenants[ticket.tenant] = _Tenant(ticket.tenant, weight, self._now)
         elif not tenant.queued:
             tenant.served = max(tenant.served, self._now)
+        if not tenant.queued:
+            self._stand(tenant)
         tenant.queued[ticket] = None
         lane = tenant.lanes.setdefault(ticket.model, [])
         heapq.heappush(lane, (due_of(ticket), ticket.number, ticket.attempt, ticket))
@@ -79,14 +87,30 @@ class FairQueue:
 
     def peek(self, held: Container[str] = ()) -> Ticket | None:
         """The next one, leaving out the models that are held."""
-        found: tuple[float, str, tuple[float, int, int, Ticket]] | None = None
-        for tenant in self._tenants.values():
-            if not tenant.queued or (found is not None and (tenant.served, tenant.name) > found[:2]):
+        line = self._line
+        aside: list[_Place] = []
+        found: Ticket | None = None
+        while line and found is None:
+            served, _, _, tenant = line[0]
+            if not tenant.queued or served != tenant.served:  # it has moved since, and stands elsewhere
+                heapq.heappop(line)
                 continue
             first = self._first(tenant, held)
-            if first is not None:
-                found = (tenant.served, tenant.name, first)
-        return None if found is None else found[2][3]
+            if first is None:
+                aside.append(heapq.heappop(line))
+            else:
+                found = first[3]
+        for entry in aside:
+            heapq.heappush(line, entry)
+        return found
+
+    def _stand(self, tenant: _Tenant) -> None:
+        """Take the place in the line that its virtual time gives it. Places that it had before are passed over."""
+        self._places += 1
+        heapq.heappush(self._line, (tenant.served, tenant.name, self._places, tenant))
+        if len(self._line) > FEW_PLACES + 2 * len(self._tenants):
+            self._line = [place for place in self._line if place[3].queued and place[0] == place[3].served]
+            heapq.heapify(self._line)
 
     def _first(self, tenant: _Tenant, held: Container[str]) -> tuple[float, int, int, Ticket] | None:
         best: tuple[float, int, int, Ticket] | None = None
@@ -105,6 +129,8 @@ class FairQueue:
         self._now = max(self._now, tenant.served)
         tenant.served += max(LEAST_COST, ticket.tokens) / tenant.weight
         self.remove(ticket)
+        if tenant.queued:
+            self._stand(tenant)
 
     def remove(self, ticket: Ticket) -> None:
         """It leaves unserved."""
@@ -120,6 +146,8 @@ class FairQueue:
         tenant = self._tenants.get(ticket.tenant)
         if tenant is not None:
             tenant.served += (max(LEAST_COST, used) - max(LEAST_COST, ticket.tokens)) / tenant.weight
+            if tenant.queued:
+                self._stand(tenant)
             self._tidy(tenant)
 
     def _tidy(self, tenant: _Tenant) -> None:
@@ -128,6 +156,7 @@ class FairQueue:
         if self._size == 0:
             self._now = 0.0
             self._tenants.clear()
+            self._line.clear()
         elif not tenant.queued and tenant.served <= self._now:
             del self._tenants[tenant.name]
 
