@@ -10,6 +10,7 @@ import pytest
 from ai_lib_trio.errors import CODES
 from ai_lib_trio.types.message import Message, TextBlock, ThinkingBlock
 from ai_lib_trio.types.request import Request
+from ai_lib_trio.types.response import ChatResponse, fold
 from ai_lib_trio.wire.classify import classify
 from encode_cases import catalog, provider_encoder
 from provider_cases import decoder
@@ -88,3 +89,35 @@ def test_the_bound_on_output_has_the_name_that_is_not_deprecated(provider: str, 
     sent = json.loads(provider_encoder(provider).encode(request).body)
     assert sent[field] == 9
     assert "max_tokens" not in sent
+
+
+def streamed(provider: str, *chunks: dict[str, Any]) -> ChatResponse:
+    pipeline = decoder(provider, "chat_completions").open(content_type="text/event-stream", streamed=True)
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    return fold([*pipeline.feed(body.encode()), *pipeline.finish()])
+
+
+def test_a_stream_with_usage_in_every_chunk_and_reasoning_as_parts_is_read() -> None:
+    # https://github.com/databricks/databricks-ai-bridge/blob/59f216a2cfafcfbb0b6cd54851cefcd6073c1076/integrations:
+    # langchain/tests/utils/chat_models.py and ai-sdk-provider/tests/fmapi-convert.test.ts
+    def chunk(content: object, written: int, finish: str | None = None) -> dict[str, Any]:
+        usage = {"prompt_tokens": 30, "completion_tokens": written, "total_tokens": 30 + written}
+        return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}], "usage": usage}
+
+    summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Thinking step 1..."}]}
+    reply = streamed(
+        "databricks",
+        chunk([summary], 20),
+        chunk([{"type": "text", "text": "36939"}], 22),
+        chunk(" = ", 28),
+        chunk("", 36, "stop"),
+    )
+    assert (reply.thinking, reply.content, reply.finish_reason) == ("Thinking step 1...", "36939 = ", "end_turn")
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (30, 36)
+
+
+def test_cached_tokens_are_read_beside_the_others_too() -> None:
+    # https://platform.moonshot.cn/docs/api/chat, 2026-11-28, read in a copy
+    usage = {"prompt_tokens": 19, "completion_tokens": 21, "total_tokens": 40, "cached_tokens": 10}
+    last = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop", "usage": usage}]}
+    assert streamed("moonshot", last).usage.cached_tokens == 10
