@@ -171,3 +171,12 @@ def test_every_version_1_fixture_of_the_specification_converts_to_the_same_form(
         text = catalog.convert(ident)
         assert "not the same" not in text, file.name
     assert seen >= 4
+
+
+def test_our_own_files_are_valid_when_they_are_given_by_path_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """A provider without a chat has no API family, and is in our own shape all the same."""
+    folder = Path(__file__).resolve().parents[1] / "manifests"
+    assert main(["manifests", "validate", str(folder), "--json"]) == 0
+    passed = {found["name"] for found in json.loads(capsys.readouterr().out)["passed"]}
+    assert {path.stem for path in (folder / "providers").glob("*.yaml")} <= passed
+    assert "jina" in passed

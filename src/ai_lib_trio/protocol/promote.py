@@ -37,10 +37,10 @@ _RATE_FIELDS = (
 
 
 def is_ours(tree: Any) -> bool:
-    """Whether a raw tree is in our own shape: its API families name dialects."""
+    """Whether a raw tree is in our own shape: its API families name dialects, or it says where its facts are from."""
     families = tree.get("api_families") if isinstance(tree, Mapping) else None
     if not isinstance(families, Mapping):
-        return False
+        return isinstance(tree, Mapping) and families is None and "sources" in tree
     return not families or any(isinstance(family, Mapping) and "dialect" in family for family in families.values())
 
 
