@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 import trio
@@ -239,9 +239,10 @@ def test_every_public_class_says_what_each_of_its_methods_does() -> None:
     silent = []
     for name in {*documented(), *(name for name, _ in public())}:
         value = resolve(name)
-        if not (inspect.isclass(value) or inspect.isfunction(value)):
+        is_class = inspect.isclass(value) and get_origin(value) is None  # 3.10 takes `Callable[...]` for a class
+        if not (is_class or inspect.isfunction(value)):
             continue  # an alias: its words are text after it in the source, and test_site looks for them
-        members = [value, *(vars(value).values() if inspect.isclass(value) else ())]
+        members = [value, *(vars(value).values() if is_class else ())]
         for member in members:
             function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
             is_hidden = getattr(function, "__name__", "_").startswith("_")
