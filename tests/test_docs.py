@@ -273,8 +273,9 @@ def test_the_drawn_supervision_tree_has_the_tasks_that_there_are() -> None:
         "async with open_client(...) as client",
         "nursery of the client",
         "ProviderActor.run",
-        "session of call 1, attempt",
-        "session of call 7, attempt",
+        "your own task",
+        "exchange of call 1, attempt",
+        "exchange of call 7, attempt",
         "lane 1, lane",
     }
     assert len(started) >= 7
