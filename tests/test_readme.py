@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-import trio
 
-import ai_lib_trio
 from ai_lib_trio.simulator import (
     Answer,
     Script,
-    Simulator,
     Status,
     Text,
     Thinking,
@@ -24,6 +19,7 @@ from ai_lib_trio.simulator import (
     Usage,
     open_simulator,
 )
+from docs_support import PAGES, blocks, main_of, point_at
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 HAIKU = "Bytes fall like spring rain"
@@ -61,20 +57,14 @@ SAID: dict[str, tuple[list[Answer], list[str]]] = {
 }
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Every Python block, with the section it stands in."""
-    found = []
-    for section in re.split(r"^#+ ", README, flags=re.MULTILINE)[1:]:
-        title = section.partition("\n")[0]
-        found += [(title, code) for code in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)]
-    return found
+PROGRAMS = [(block.section, block.code) for block in blocks("python") if block.page == "README.md"]
 
 
 def test_every_python_block_is_one_that_is_run() -> None:
-    assert [title for title, _ in blocks()] == list(SAID)
+    assert [title for title, _ in PROGRAMS] == list(SAID)
 
 
-@pytest.mark.parametrize(("title", "code"), blocks(), ids=[title for title, _ in blocks()])
+@pytest.mark.parametrize(("title", "code"), PROGRAMS, ids=[title for title, _ in PROGRAMS])
 async def test_a_block_runs_and_prints_what_it_should(
     title: str, code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,31 +84,6 @@ async def test_a_block_runs_and_prints_what_it_should(
     assert shown == printed
 
 
-def point_at(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `open_client` of the blocks talk to the simulator, with keys of no worth."""
-    original = ai_lib_trio.open_client
-    providers = ai_lib_trio.protocol.loader.Catalog.open(environ={}).providers()  # type: ignore[attr-defined]
-    config = ai_lib_trio.Config(
-        base_urls={name: sim.base_url(name) for name in providers} | {"acme": sim.base_url("chat_completions")},
-        api_keys=dict.fromkeys([*providers, "acme"], "a-key-of-the-test"),
-    )
-
-    def pointed(*arguments: Any, **named: Any) -> Any:
-        return original(*arguments, **named, config=config)
-
-    monkeypatch.setattr(ai_lib_trio, "open_client", pointed)
-
-
-def main_of(code: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
-    """The `main` that a block gives to `trio.run`."""
-    given: list[Callable[[], Awaitable[None]]] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(trio, "run", given.append)
-        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    assert len(given) == 1
-    return given[0]
-
-
 def test_there_are_exactly_two_set_up_commands_of_one_line() -> None:
     commands = re.findall(r"^```sh\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
     assert len(commands) == 2
@@ -131,9 +96,9 @@ def test_there_are_exactly_two_set_up_commands_of_one_line() -> None:
 
 
 def test_the_links_of_the_readme_and_the_docs_lead_somewhere() -> None:
-    root = Path(__file__).resolve().parents[1]
-    for page in (root / "README.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))):
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    for page in (Path(__file__).resolve().parents[1] / "CHANGELOG.md", *PAGES):
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -28,18 +28,23 @@ class ClientBuilder:
         return ClientBuilder({**self._arguments, **arguments}, self._config)
 
     def model(self, ref: str) -> ClientBuilder:
+        """The model of calls that name none, as `provider/model` or a registered name."""
         return self._with(model=ref)
 
     def api(self, family: str) -> ClientBuilder:
+        """One of the provider's API families, where it has several."""
         return self._with(api=family)
 
     def manifests(self, path: str | Path) -> ClientBuilder:
+        """A file, a folder or a pinned URL to read before the bundled set."""
         return self._with(manifests=path)
 
     def base_url(self, url: str) -> ClientBuilder:
+        """Where the chosen provider is, over its manifest: a proxy, the simulator."""
         return self._with(base_url=url)
 
     def api_key(self, key: str) -> ClientBuilder:
+        """The key of the chosen provider; it goes to no other."""
         return self._with(api_key=key)
 
     def fallbacks(self, *models: str) -> ClientBuilder:

@@ -77,12 +77,15 @@ class ChatRequestBuilder:
         return self._with(messages=self._request.messages + messages)
 
     def system(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+        """Append a system message: text, or blocks in order."""
         return self.messages(Message.system(content))
 
     def user(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+        """Append a user's message: text, or blocks (images, documents, sound) in order."""
         return self.messages(Message.user(content))
 
     def assistant(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+        """Append an assistant's message of your own. For a reply's, `messages(reply.message)` loses nothing."""
         return self.messages(Message.assistant(content))
 
     def tool_result(
@@ -96,15 +99,19 @@ class ChatRequestBuilder:
     # ---- parameters
 
     def temperature(self, value: float) -> ChatRequestBuilder:
+        """How much chance is in the choice of tokens. Which values are taken is the provider's to say."""
         return self._with(temperature=_number("temperature", value))
 
     def max_tokens(self, value: int) -> ChatRequestBuilder:
+        """The most tokens of the answer, at least 1; on most wires reasoning counts too."""
         return self._with(max_tokens=_integer("max_tokens", value, least=1))
 
     def top_p(self, value: float) -> ChatRequestBuilder:
+        """Only the likeliest tokens that together have this share of the probability, 0 to 1."""
         return self._with(top_p=_number("top_p", value))
 
     def top_k(self, value: int) -> ChatRequestBuilder:
+        """Only so many of the likeliest tokens."""
         return self._with(top_k=_integer("top_k", value, least=0))
 
     def stop(self, *sequences: str) -> ChatRequestBuilder:
@@ -112,6 +119,7 @@ class ChatRequestBuilder:
         return self._with(stop_sequences=tuple(sequences))
 
     def seed(self, value: int) -> ChatRequestBuilder:
+        """The seed of the provider's own chance, where it has one. The pauses between retries go by `Config.seed`."""
         return self._with(seed=_integer("seed", value))
 
     def n(self, value: int) -> ChatRequestBuilder:
@@ -119,9 +127,11 @@ class ChatRequestBuilder:
         return self._with(n=_integer("n", value, least=1))
 
     def presence_penalty(self, value: float) -> ChatRequestBuilder:
+        """Makes tokens that have been used less likely, however often they were."""
         return self._with(presence_penalty=_number("presence_penalty", value))
 
     def frequency_penalty(self, value: float) -> ChatRequestBuilder:
+        """Makes tokens less likely the more often they have been used."""
         return self._with(frequency_penalty=_number("frequency_penalty", value))
 
     def tools(self, *tools: ToolDefinition) -> ChatRequestBuilder:
@@ -143,6 +153,7 @@ class ChatRequestBuilder:
         return self._with(tool_choice=ToolChoice(mode, name))
 
     def parallel_tool_calls(self, allowed: bool) -> ChatRequestBuilder:
+        """Whether the model may ask for several calls in one reply."""
         return self._with(parallel_tool_calls=allowed)
 
     def response_format(
@@ -177,10 +188,11 @@ class ChatRequestBuilder:
         return self._with(extra={**(self._request.extra or {}), **fields})
 
     def headers(self, values: dict[str, str]) -> ChatRequestBuilder:
-        """Headers to add. The auth header cannot be overridden."""
+        """Headers to add, over those given before. The auth header cannot be overridden."""
         return self._with(headers={**(self._request.headers or {}), **values})
 
     def query(self, values: dict[str, str]) -> ChatRequestBuilder:
+        """Parameters to add to the URL. One that carries the key cannot be overridden."""
         return self._with(query={**(self._request.query or {}), **values})
 
     # ---- terms
@@ -291,7 +303,7 @@ class ChatRequestBuilder:
         return reply
 
     async def execute_with_stats(self) -> tuple[ChatResponse, CallStats]:
-        """Send, and give the whole reply and what it took."""
+        """Send, and give the whole reply and what it took: attempts, seconds, tokens, cost. Raises as `execute`."""
         call, reply = await self._client._execute(self._request, self._terms)
         return reply, self._client._stats(call, reply.usage)
 
@@ -300,7 +312,11 @@ class ChatRequestBuilder:
         return await self._client._preflight(self._request, self._terms)
 
     def stream(self) -> ChatStream:
-        """Send when the block is entered, and give the events as they come."""
+        """Send when the block is entered, and give the events as they come.
+
+        Nothing is sent by this call itself. Use it once, as `async with chat.stream() as events`; when the block is
+        left the connection is closed or back in its pool.
+        """
         return self._client._stream(msgspec.structs.replace(self._request, stream=True), self._terms)
 
     def __repr__(self) -> str:

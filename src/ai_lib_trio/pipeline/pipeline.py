@@ -470,14 +470,17 @@ class Pipeline:
 
     @property
     def model(self) -> str | None:
+        """The model that the reply names; None before it did."""
         return self._facts.model
 
     @property
     def response_id(self) -> str | None:
+        """The provider's id of the reply; None before it came."""
         return self._facts.response_id
 
     @property
     def counts(self) -> Counts:
+        """What was seen so far."""
         return Counts(self._bytes, self._frames, self._ignored, self._repaired, self._facts.nameless_calls, self._late)
 
 

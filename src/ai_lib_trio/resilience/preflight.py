@@ -54,6 +54,7 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """What looks wrong and would be sent all the same, a line for each."""
         return tuple(check.why for check in self.checks if check.verdict == "warn")
 
 

@@ -80,6 +80,7 @@ class ModelArray:
 
     @property
     def draining(self) -> frozenset[str]:
+        """The endpoints that get no new calls."""
         return frozenset(self._draining)
 
     def drain(self, endpoint: str) -> None:

@@ -66,6 +66,9 @@ class Asked(NamedTuple):
 
 
 Strategy = Callable[[Sequence[Candidate], Asked], Sequence[Candidate]]
+"""A function of the candidates and of what is asked: it gives candidates, the one to ask first first.
+
+It has no state, does not wait, and draws chance from `asked.chance`. Who is left out is not asked."""
 
 
 def by(key: Callable[[Candidate], float]) -> Strategy:

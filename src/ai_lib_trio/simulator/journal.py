@@ -180,13 +180,16 @@ class Journal:
 
     @property
     def open_connections(self) -> int:
+        """How many connections are open now."""
         return sum(1 for connection in self.connections if connection.end is None)
 
     @property
     def open_requests(self) -> int:
+        """How many requests have come and not ended."""
         return sum(1 for entry in self.entries if entry.outcome == "open")
 
     def connected(self, peer: str = "") -> Connection:
+        """A new connection."""
         connection = Connection(len(self.connections) + 1, trio.current_time(), peer)
         self.connections.append(connection)
         self.changed()
@@ -210,11 +213,13 @@ class Journal:
         return entry
 
     def began(self, entry: Entry) -> None:
+        """The entry is filled in: who waits for it is woken."""
         if self._on_change is not None:
             self._on_change("request", entry)
         self.changed()
 
     def ended(self, entry: Entry, outcome: str) -> None:
+        """The entry's end, and how it came."""
         entry.outcome = outcome
         entry.ended_at = trio.current_time()
         if self._on_change is not None:
@@ -222,6 +227,7 @@ class Journal:
         self.changed()
 
     def changed(self) -> None:
+        """Something is otherwise than it was: who waits looks again."""
         self._waiting.unpark_all()
 
     async def wait(self, holds: Callable[[], bool]) -> None:

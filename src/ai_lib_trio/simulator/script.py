@@ -57,15 +57,17 @@ __all__ = [
     "redirect",
 ]
 
-# How text is cut into frames: by words, not at all, in pieces of n characters, or in pieces of these lengths, the
-# last one repeated.
 Pieces = Literal["words", "whole"] | int | tuple[int, ...]
+"""How text is cut into frames: by words, not at all, in pieces of n characters, or in pieces of these lengths, the last
+one repeated."""
 
 
 class Waitable(Protocol):
     """Something to wait for; a `trio.Event` is one."""
 
-    async def wait(self) -> None: ...
+    async def wait(self) -> None:
+        """Return when it has happened."""
+        ...
 
 
 # ---- the steps of a script ----
@@ -148,6 +150,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 Step = Text | Thinking | Refusal | ToolCall | Usage | Finish | Error | Native | Pause | Hold
+"""What a script may consist of, in the order it is said."""
 
 
 # ---- faults ----
@@ -276,6 +279,7 @@ Fault = (
     | Oversize
     | CloseUnderNextRequest
 )
+"""What may go wrong with a reply, on the wire."""
 
 
 # ---- replies ----
@@ -329,6 +333,7 @@ class Raw(msgspec.Struct, frozen=True):
 
 
 Reply = Script | Status | Body | Raw
+"""What may be answered: a script in the dialect's words, an error, a body of no dialect, or bytes."""
 
 
 def html_page(status: int = 502, text: str = "Bad Gateway") -> Body:
@@ -338,6 +343,7 @@ def html_page(status: int = 502, text: str = "Bad Gateway") -> Body:
 
 
 def redirect(location: str, status: int = 307) -> Body:
+    """A reply that sends the client elsewhere; ours does not follow (kind `redirected`)."""
     return Body(b"", status, "text/plain", {"location": location})
 
 

@@ -52,8 +52,8 @@ from .speaker import FORMATS, Asked, RefusedRequest, Speaker
 
 __all__ = ["Answer", "Simulator", "default_script", "open_simulator"]
 
-# An answer, or a function that makes one for a request.
 Answer = Reply | Callable[[Entry], Reply]
+"""A reply, or a function that makes one from the request's entry in the journal."""
 Scripts = Answer | Sequence[Answer] | Mapping[str, Answer | Sequence[Answer]]
 
 _READ_BYTES = 64 * 1024
@@ -182,6 +182,7 @@ class Simulator:
 
     @property
     def connections(self) -> list[Connection]:
+        """Every connection, in the order they came."""
         return self.journal.connections
 
     @property

@@ -77,6 +77,8 @@ class Fail(NamedTuple):
 
 
 Step = Union[Wait, Sending, Head, Data, Hold, Stall, Fail]  # noqa: UP007 - evaluated on Python 3.10 as well
+"""What an exchange may consist of, in the order it happens."""
+
 Script = Sequence[Step]
 
 

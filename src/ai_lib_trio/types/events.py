@@ -210,6 +210,7 @@ StreamingEvent = (
     | StreamError
     | Rerouted
 )
+"""Any event of a reply. `async for` gives all of them but `StreamError`, in whose place it raises."""
 
 _NO_OUTPUT = frozenset({Metadata, FinalCandidate, StreamEnd, StreamError, Rerouted})
 

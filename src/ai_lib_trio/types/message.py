@@ -177,7 +177,7 @@ Block = (
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message. `content` is text or blocks in order.
+    """One message. `content` is text or blocks in order; `metadata` is notes of your own, never on the wire.
 
     `dialect` is the dialect that a reply's message came from: opaque parts go back to that dialect only, and are
     dropped and counted for any other. None (a message you wrote) keeps everything you put in.
@@ -191,14 +191,17 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def system(cls, content: str | Sequence[Block]) -> Message:
+        """A system message."""
         return cls("system", _content(content))
 
     @classmethod
     def user(cls, content: str | Sequence[Block]) -> Message:
+        """A user's message."""
         return cls("user", _content(content))
 
     @classmethod
     def assistant(cls, content: str | Sequence[Block]) -> Message:
+        """An assistant's message of your own; a reply has its own as `reply.message`."""
         return cls("assistant", _content(content))
 
     @classmethod

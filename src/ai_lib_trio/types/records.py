@@ -256,7 +256,10 @@ Record = (
     | HealthChanged
     | ManifestsChanged
 )
+"""What a sink may be given; `docs/telemetry.md` says when each one comes."""
+
 Sink = Callable[[Record], None]
+"""A callable that takes records. It runs in the task of the step and must not wait; what it raises harms no call."""
 
 
 @runtime_checkable

@@ -71,10 +71,12 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def thinking(self) -> str:
+        """All reasoning that can be read, joined; empty where there is none or all of it is sealed."""
         return "".join(block.text for block in self.blocks if isinstance(block, ThinkingBlock))
 
     @property
     def refusal(self) -> str:
+        """The model's own words of refusal, joined; empty where it did not refuse."""
         return "".join(block.text for block in self.blocks if isinstance(block, RefusalBlock))
 
 
@@ -96,6 +98,7 @@ class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def first(self) -> Candidate:
+        """The first candidate; an empty one where nothing came."""
         return self.candidates[0] if self.candidates else Candidate()
 
     @property
@@ -105,14 +108,17 @@ class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def thinking(self) -> str:
+        """The first candidate's reasoning, as far as it can be read."""
         return self.first.thinking
 
     @property
     def refusal(self) -> str:
+        """The first candidate's words of refusal."""
         return self.first.refusal
 
     @property
     def blocks(self) -> tuple[Block, ...]:
+        """The first candidate's blocks, in the order they began."""
         return self.first.blocks
 
     @property
@@ -122,18 +128,22 @@ class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def server_tool_calls(self) -> tuple[ServerToolCall, ...]:
+        """Calls that the provider made and ran itself, and what they gave."""
         return self.first.server_tool_calls
 
     @property
     def citations(self) -> tuple[Citation, ...]:
+        """The sources that the first candidate's text cites."""
         return self.first.citations
 
     @property
     def finish_reason(self) -> FinishReason | None:
+        """Why the first candidate ended, in the standard's words; None in a partial fold."""
         return self.first.finish_reason
 
     @property
     def raw_finish_reason(self) -> str | None:
+        """The same in the provider's own words, where it said any."""
         return self.first.raw_finish_reason
 
     @property
