@@ -204,7 +204,6 @@ class ProviderActor:
 
     # ---- an admitted job, in its caller's task
 
-    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes at a checkpoint, never between two steps of an exchange
     async def serve(self, job: Job) -> None:
         """Run an admitted job's exchange and settle it. A provider's fault or a bug ends the job here and nothing else.
 

@@ -108,6 +108,7 @@ class Supervisor:
 
     # ---- a call's way in
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes at a checkpoint, never between a permit and its return
     async def through_actor(self, call: Call, outlet: Outlet) -> None:
         """The innermost service: have the call's attempt admitted by its provider's actor, and carry it out.
 
