@@ -6,6 +6,9 @@ costs the memory of one frame. The rule that must stay true: the same script and
 
 from __future__ import annotations
 
+import struct
+import zlib
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -272,8 +275,13 @@ class Stream:
     def _frame(self, value: Any, kind: str) -> Frame:
         if self.framing.number is not None and isinstance(value, dict):
             value = {**value, self.framing.number: self._count}
-        event = self.framing.event({"": value}) if self.framing.event is not None else None
-        return self._bytes(write_json(value), event, kind)
+        framing = self.framing
+        event = framing.event({"": value}) if framing.event is not None else None
+        payload = framing.payload({"": value}) if framing.payload is not None else None
+        data = write_json(value if payload is None else payload)
+        if framing.wrap is not None and kind != "error":
+            data = write_json({framing.wrap: b64encode(data).decode()})
+        return self._bytes(data, event, kind)
 
     def _bytes(self, data: bytes, event: Any, kind: str) -> Frame:
         first = self._count == 0
@@ -282,9 +290,26 @@ class Stream:
             return Frame(data + b"\n", kind)
         if self.framing.format == "json_array":
             return Frame((b"[" if first else b",\r\n") + data, kind)
+        if self.framing.format == "eventstream":
+            return Frame(binary_message(data, str(event or kind), failed=kind == "error"), kind)
         end = self.framing.ends.encode()
         head = b"event: " + str(event).encode() + end if event is not None else b""
         return Frame(head + b"data: " + data + end + end, kind)
+
+
+def binary_message(payload: bytes, name: str, *, failed: bool = False) -> bytes:
+    """One message of a binary event stream (`pipeline.decode.EventStream` has the format): an event or an exception."""
+    headers = b"".join(
+        struct.pack(">B", len(key)) + key + struct.pack(">BH", 7, len(value)) + value
+        for key, value in (
+            (b":exception-type" if failed else b":event-type", name.encode()),
+            (b":content-type", b"application/json"),
+            (b":message-type", b"exception" if failed else b"event"),
+        )
+    )
+    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
+    return message + struct.pack(">I", zlib.crc32(message))
 
 
 def error_fields(said: Error | Status) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from .script import (
     Usage,
 )
 from .sender import CutHere, Payload, Sender, payloads
-from .speaker import FORMATS, Asked, RefusedRequest, Speaker
+from .speaker import Asked, RefusedRequest, Speaker
 
 __all__ = ["Answer", "Simulator", "default_script", "open_simulator"]
 
@@ -378,7 +378,7 @@ class Simulator:
         delay = [Pause(reply.first_token_delay)] if reply.first_token_delay else []
         if entry.streamed:
             framing = speaker.framing(asked)
-            headers = {"content-type": FORMATS[framing.format], "cache-control": "no-cache", **headers}
+            headers = {"content-type": framing.content_type, "cache-control": "no-cache", **headers}
             items = _paced(Stream(speaker, reply, state, framing), reply.pace)
             return _Outgoing(200, headers, chain(delay, items), "chunked", reply.faults)
         headers = {"content-type": "application/json", **headers}
@@ -393,7 +393,7 @@ class Simulator:
         assert isinstance(said, Error | Status)
         given = error_fields(said)
         body = speaker.error(state, given) if speaker is not None else {"error": given}
-        headers = {"content-type": "application/json", **(speaker.headers(state) if speaker is not None else {})}
+        headers = {"content-type": "application/json", **(speaker.headers(state, given) if speaker is not None else {})}
         if isinstance(reply, Status) and reply.retry_after is not None:
             headers["retry-after"] = f"{reply.retry_after}"
         headers |= reply.headers

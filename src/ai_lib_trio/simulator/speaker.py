@@ -7,9 +7,11 @@ frames of a stream or one whole body; an error becomes the dialect's error body.
     simulate:
       route: {method: POST, path: /chat}             # or `whole` and `stream`; `{name}` is one segment
       streamed: condition over the request           # else the route tells
-      framing: {format: sse, event: template over a frame, done: text, number: key that counts frames, ends: CRLF}
+      framing: {format: sse, event: template over a frame, payload: the same, done: text, number: key that counts
+        frames, ends: CRLF, content_type: text, wrap: key}
       results: paired                                # every call has its result, and every result its call
       candidates: several                            # else a reply has one
+      calls: one                                     # else a reply has any number
       headers, check, request, frames, body, error, define
 """
 
@@ -40,7 +42,9 @@ FORMATS: Mapping[str, str] = {
     "sse": "text/event-stream",
     "ndjson": "application/x-ndjson",
     "json_array": "application/json",
+    "eventstream": "application/octet-stream",  # no type is registered: a dialect names its own
 }
+_FRAMING = ("format", "event", "payload", "done", "number", "ends", "content_type", "wrap")
 _KEYS = (
     "route",
     "streamed",
@@ -49,6 +53,7 @@ _KEYS = (
     "check",
     "results",
     "candidates",
+    "calls",
     "request",
     "frames",
     "body",
@@ -91,13 +96,20 @@ class Asked(NamedTuple):
 
 
 class Framing(NamedTuple):
-    """How one stream writes its frames."""
+    """How one stream writes its frames, and what it calls itself.
+
+    A frame's name is what `event` makes of it, and what goes out is what `payload` makes of it, else all of it.
+    `wrap` is the key under which it stands in base64, but for errors.
+    """
 
     format: str
+    content_type: str
     event: Template | None
+    payload: Template | None
     done: str | None
     number: str | None
     ends: str
+    wrap: str | None
 
 
 class Speaker:
@@ -124,11 +136,13 @@ class Speaker:
         framing = dict(tree["framing"])
         at = where.at("framing")
         for key in framing:
-            if key not in ("format", "event", "done", "number", "ends"):
-                raise at.at(str(key)).error(f"expected format, event, done, number or ends, got `{key}`")
+            if key not in _FRAMING:
+                raise at.at(str(key)).error(f"expected one of {', '.join(_FRAMING)}, got `{key}`")
         self._format = compile_template(framing.get("format"), at.at("format"))
         self._event = compile_template(framing["event"], at.at("event")) if "event" in framing else None
+        self._payload = compile_template(framing["payload"], at.at("payload")) if "payload" in framing else None
         self._done, self._number = framing.get("done"), framing.get("number")
+        self._content_type, self._wrap = framing.get("content_type"), framing.get("wrap")
         self._ends = framing.get("ends", "\n")
         if tree.get("results") not in (None, "paired"):
             raise where.at("results").error(f"expected `paired`, got {tree['results']!r}")
@@ -136,7 +150,10 @@ class Speaker:
         if tree.get("candidates") not in (None, "several"):
             raise where.at("candidates").error(f"expected `several`, got {tree['candidates']!r}")
         self._several = "candidates" in tree
-        self._headers = template(tree["headers"], where.at("headers")) if "headers" in tree else None
+        if tree.get("calls") not in (None, "one"):
+            raise where.at("calls").error(f"expected `one`, got {tree['calls']!r}")
+        self._one_call = "calls" in tree
+        self._headers = template(tree["headers"], where.at("headers"), "e") if "headers" in tree else None
         check = tree.get("check")
         self._check = compile_check(check, where.at("check"), more_fields=more_fields) if check else None
         self._request = template(tree["request"], where.at("request"))
@@ -201,11 +218,20 @@ class Speaker:
         format_ = self._format(asked.scope())
         if format_ not in FORMATS:
             raise CallerError(f"expected a framing of {', '.join(FORMATS)}, got {format_!r}", kind="bad_argument")
-        return Framing(format_, self._event, self._done, self._number, self._ends)
+        return Framing(
+            format_,
+            self._content_type or FORMATS[format_],
+            self._event,
+            self._payload,
+            self._done,
+            self._number,
+            self._ends,
+            self._wrap,
+        )
 
-    def headers(self, state: Mapping[str, Any]) -> dict[str, str]:
-        """Headers that the dialect's replies have besides the usual ones."""
-        found = self._headers({"": state}) if self._headers is not None else None
+    def headers(self, state: Mapping[str, Any], said: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Headers that the dialect's replies have besides the usual ones; `said` as for `error`, in error replies."""
+        found = self._headers({"": state, "e": said}) if self._headers is not None else None
         return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
     def body(self, state: Mapping[str, Any]) -> Any:
@@ -221,6 +247,8 @@ class Speaker:
         candidates = state["candidates"]
         if len(candidates) > 1 and not self._several:
             return f"the dialect {self.dialect} has one candidate, not {len(candidates)}"
+        if self._one_call and any(len(candidate.get("calls", ())) > 1 for candidate in candidates):
+            return f"the dialect {self.dialect} has one call in a reply"
         kinds = {block["type"] for candidate in candidates for block in candidate["blocks"]}
         for kind in sorted(kinds):
             if not any(f"{kind}.{part}" in self._frames for part in _PARTS):
