@@ -29,7 +29,7 @@ from ai_lib_trio.protocol.trust import fill, placeholders
 from ai_lib_trio.simulator import Finish, Script, Text, ToolCall, Usage
 from ai_lib_trio.simulator.directory import directory_of
 from ai_lib_trio.simulator.render import Frame, Stream, reply_state
-from ai_lib_trio.simulator.speaker import FORMATS, Asked, Speaker
+from ai_lib_trio.simulator.speaker import Asked, Speaker
 from ai_lib_trio.types.request import Request
 from ai_lib_trio.wire.auth import attach, authorise
 from ai_lib_trio.wire.encode import Encoded, compile_encoder
@@ -137,7 +137,7 @@ def derived(manifest: Manifest, family: Family) -> dict[str, Any] | None:
         "evidence": "derived-from-dialect",
         "asked": ASKED,
         "request": wire,
-        "reply": {"content_type": FORMATS[framing.format], "body": b"".join(frames).decode()},
+        "reply": {"content_type": framing.content_type, "body": b"".join(frames).decode()},
         "expected": EXPECTED,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import h11  # comes with httpx; an independent reader of HTTP
 import trio
+from msgspec import structs
 
 from ai_lib_trio.pipeline import compile_decoder
 from ai_lib_trio.protocol.loader import Catalog
@@ -25,7 +26,31 @@ from ai_lib_trio.types.message import Message
 from ai_lib_trio.types.request import Request
 from ai_lib_trio.wire.encode import compile_encoder
 
-DIALECTS = ("chat_completions", "responses", "messages", "generate_content", "ollama_chat")
+# Every dialect, and what its wire has no place for: `stream`; in replies `thinking`, `calls` or more than `one call`,
+# `ids` of calls, a `model`, `codes` of errors; the reasons `refusal` and `max_tokens`; counts of what was `read` (in
+# whole bodies alone), of `cached` and of `reasoning` tokens.
+LACKS: dict[str, frozenset[str]] = {
+    "chat_completions": frozenset(),
+    "responses": frozenset(),
+    "messages": frozenset(),
+    "generate_content": frozenset(),
+    "ollama_chat": frozenset({"cached", "reasoning", "codes", "refusal"}),
+    "ollama_generate": frozenset({"calls", "cached", "reasoning", "codes", "refusal"}),
+    "completions": frozenset({"thinking", "calls"}),
+    "converse": frozenset({"reasoning", "model"}),
+    "cohere_v2_chat": frozenset({"reasoning", "model", "codes"}),
+    "cohere_v1_chat": frozenset({"thinking", "ids", "reasoning", "model", "codes"}),
+    "text_generation": frozenset({"thinking", "calls", "read", "cached", "reasoning", "model", "refusal"}),
+    "wenxin_chat": frozenset({"thinking", "one call", "ids", "cached", "reasoning", "model"}),
+    "predictions": frozenset({"stream", "thinking", "calls", "cached", "reasoning", "refusal", "max_tokens"}),
+}
+DIALECTS = tuple(LACKS)
+# Every dialect in each of the two ways that it has.
+WAYS = [
+    (dialect, stream) for dialect in DIALECTS for stream in (True, False) if not (stream and "stream" in LACKS[dialect])
+]
+STREAMED = [dialect for dialect, stream in WAYS if stream]
+CALLING = [dialect for dialect in DIALECTS if "calls" not in LACKS[dialect]]
 
 # Everything that a reply of every dialect can hold. Where a dialect has no place for the signature it is dropped.
 WHOLE = Script(
@@ -38,6 +63,26 @@ WHOLE = Script(
         Finish("tool_use"),
     ]
 )
+
+
+def fitting(script: Script, dialect: str) -> Script:
+    """As much of a script as the dialect has a place for; without calls it ends as an answer does."""
+    lacks = LACKS[dialect]
+    steps: list[Any] = []
+    for step in script.steps:
+        if isinstance(step, Thinking) and "thinking" in lacks:
+            continue
+        if isinstance(step, ToolCall):
+            made = sum(isinstance(one, ToolCall) for one in steps)
+            if "calls" in lacks or ("one call" in lacks and made):
+                continue
+        steps.append(Finish() if isinstance(step, Finish) and "calls" in lacks else step)
+    return structs.replace(script, steps=steps)
+
+
+def model_of(dialect: str) -> str:
+    """A model's name as the dialect has them."""
+    return "acme/m-1" if dialect == "predictions" else "m-1"
 
 
 @cache

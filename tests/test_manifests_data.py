@@ -304,7 +304,8 @@ def test_a_plain_request_of_every_family_has_a_path_and_the_models_own_name(path
         encoder = compile_encoder(family.encode, family.where.at("encode"), dialect=family.dialect)
         encoded = encoder.encode(Request(model="a/model", messages=(message,), max_tokens=7))
         assert encoded.path.startswith("/")
-        assert "a/model" in encoded.path + encoded.body.decode() or "a%2Fmodel" in encoded.path
+        named = "a/model" in encoded.path + encoded.body.decode() or "a%2Fmodel" in encoded.path
+        assert named == (family.dialect != "text_generation")  # a server of one model, which is named nowhere
         assert "7" in encoded.body.decode()
 
 

@@ -21,6 +21,10 @@ DIALECTS = {
     "anthropic_messages": "messages",
     "gemini_generate": "generate_content",
     "ollama_chat": "ollama_chat",
+    "bedrock_converse": "converse",
+    "cohere_v2_chat": "cohere_v2_chat",
+    "cohere_v1_chat": "cohere_v1_chat",
+    "openai_completions": "completions",
 }
 
 pytestmark = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded provider traffic is not beside the project")

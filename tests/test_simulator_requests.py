@@ -32,7 +32,18 @@ from ai_lib_trio.types.message import (
 )
 from ai_lib_trio.types.request import Request, ResponseFormat
 from ai_lib_trio.types.tool import ToolChoice, ToolDefinition
-from simulator_support import DIALECTS, ask, asking, catalog, encoder, http_bytes, request
+from simulator_support import DIALECTS, LACKS, ask, asking, catalog, encoder, http_bytes, model_of, request
+
+# Those of messages with parts; the others have one text for all that was said.
+FULL = (
+    "chat_completions",
+    "responses",
+    "messages",
+    "generate_content",
+    "ollama_chat",
+    "converse",
+    "cohere_v2_chat",
+)
 
 
 def speaker(dialect: str) -> Speaker:
@@ -105,12 +116,18 @@ MEDIA: dict[str, st.SearchStrategy[Any]] = {
     | st.builds(AudioBlock, source=inline("audio/mp3"))
     | st.builds(VideoBlock, source=inline("video/mp4") | linked("video/mp4")),
     "ollama_chat": st.builds(ImageBlock, source=inline("image/png")),
+    "converse": st.builds(ImageBlock, source=inline("image/png", "image/webp"))
+    | st.builds(DocumentBlock, source=inline("application/pdf", "text/csv"), filename=NAMES)
+    | st.builds(AudioBlock, source=inline("audio/wav", "audio/mpeg"))
+    | st.builds(VideoBlock, source=inline("video/mp4", "video/3gpp")),
+    "cohere_v2_chat": DETAILED,
 }
 IN_RESULTS: dict[str, st.SearchStrategy[Any]] = {
     "responses": DETAILED,
     "messages": IMAGES,
     "generate_content": st.builds(ImageBlock, source=inline("image/png")),
     "ollama_chat": MEDIA["ollama_chat"],
+    "converse": st.builds(ImageBlock, source=inline("image/png")),
 }
 THINKING: dict[str, st.SearchStrategy[Any]] = {
     "chat_completions": st.builds(ThinkingBlock, text=TEXTS),  # left out on purpose: the wire has no place
@@ -127,6 +144,9 @@ THINKING: dict[str, st.SearchStrategy[Any]] = {
     | st.builds(ThinkingBlock, encrypted=st.just("c2VhbGVk")),
     "generate_content": st.builds(ThinkingBlock, text=TEXTS, signature=st.none() | st.just("c2ln")),
     "ollama_chat": st.builds(ThinkingBlock, text=TEXTS),
+    "converse": st.builds(ThinkingBlock, text=TEXTS, signature=st.just("c2ln"))
+    | st.builds(ThinkingBlock, encrypted=st.just("c2VhbGVk")),
+    "cohere_v2_chat": st.builds(ThinkingBlock, text=TEXTS),
 }
 
 
@@ -207,6 +227,28 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "frequency_penalty": NUMBERS,
         "reasoning_effort": st.sampled_from(["none", "low", "medium", "high"]),
     },
+    "converse": {
+        "top_k": st.integers(1, 40),
+        "stop_sequences": st.lists(TEXTS, max_size=2).map(tuple),
+        "reasoning_effort": st.sampled_from(["low", "high"]),
+        "thinking": st.just({"type": "enabled", "budget_tokens": 1024}),
+        "metadata": st.dictionaries(NAMES, TEXTS, min_size=1, max_size=2),
+    },
+    "cohere_v2_chat": {
+        "top_k": st.integers(1, 40),
+        "stop_sequences": st.lists(TEXTS, max_size=2).map(tuple),
+        "seed": st.integers(0, 2**31),
+        "presence_penalty": NUMBERS,
+        "frequency_penalty": NUMBERS,
+        "logprobs": st.booleans(),
+        "thinking": st.just({"type": "enabled", "token_budget": 1024}),
+    },
+}
+# Choices of a tool that the wire can say: one without an own word for one of them goes without tools, or has no place.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "ollama_chat": (),
+    "converse": ("auto", "required", "tool"),
+    "cohere_v2_chat": ("required", "none"),
 }
 
 
@@ -220,7 +262,7 @@ def requests(draw: st.DrawFn, dialect: str) -> Request:
         fields["top_logprobs"] = draw(st.none() | st.integers(0, 5))
     if draw(st.booleans()):
         names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
-        with_strict = dialect in ("chat_completions", "responses", "messages")
+        with_strict = dialect in ("chat_completions", "responses", "messages", "converse")
         fields["tools"] = tuple(
             ToolDefinition(
                 name,
@@ -230,16 +272,14 @@ def requests(draw: st.DrawFn, dialect: str) -> Request:
             )
             for name in names
         )
-        if dialect != "ollama_chat":
-            fields["tool_choice"] = draw(
-                st.none()
-                | st.sampled_from([ToolChoice("auto"), ToolChoice("none"), ToolChoice("required")])
-                | st.just(ToolChoice("tool", names[0]))
-            )
+        modes = CHOICES.get(dialect, ("auto", "none", "required", "tool"))
+        mode = draw(st.sampled_from([None, *modes]))
+        if mode is not None:
+            fields["tool_choice"] = ToolChoice(mode, names[0] if mode == "tool" else None)
         if dialect in ("chat_completions", "responses", "messages"):
             fields["parallel_tool_calls"] = draw(st.none() | st.booleans())
     schema = ResponseFormat("json_schema", name="answer", schema=draw(SCHEMAS))
-    formats = {"messages": [schema], "ollama_chat": [schema, ResponseFormat("json_object")]}
+    formats = {"messages": [schema], "converse": [schema], "ollama_chat": [schema, ResponseFormat("json_object")]}
     fields["response_format"] = draw(
         st.none()
         | st.sampled_from(formats.get(dialect, [schema, ResponseFormat("json_object"), ResponseFormat("text")]))
@@ -269,7 +309,7 @@ def told(blocks: Iterable[Any], dialect: str) -> list[Any]:
             inner = told(Message("user", block.content).blocks, dialect)
             if dialect == "generate_content":  # an object goes out as one
                 inner = [("text", _parsed(part[1])) if isinstance(part, tuple) else part for part in inner]
-            with_error = dialect in ("messages", "generate_content")
+            with_error = dialect in ("messages", "generate_content", "converse")
             out.append(("tool_result", block.tool_use_id, inner, block.is_error if with_error else None))
         else:
             out.append(block)
@@ -300,12 +340,12 @@ def kept(wanted: Request, dialect: str) -> Any:
         fields["max_tokens"] = fields["max_tokens"] or 4096
         parallel = False if parallel is False and choice != ToolChoice("none") else None
         choice = ToolChoice("auto") if choice is None and parallel is False else choice
-    if form is not None and dialect not in ("chat_completions", "responses"):
+    if form is not None and dialect not in ("chat_completions", "responses", "converse"):
         form = ResponseFormat(form.mode, schema=form.schema)
     return said, fields, choice, parallel, form
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", FULL)
 def test_any_request_comes_back_as_what_it_asked(dialect: str) -> None:
     @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(requests(dialect))
@@ -313,6 +353,93 @@ def test_any_request_comes_back_as_what_it_asked(dialect: str) -> None:
         assert kept(lifted(dialect, wanted), dialect) == kept(wanted, dialect)
 
     holds()
+
+
+# ---- wires of one text, or with messages poorer than the standard ones ----
+
+KEPT_BY_ALL = {"temperature": 0.5, "max_tokens": 99, "top_p": 0.25}
+
+
+@pytest.mark.parametrize("dialect", [dialect for dialect in DIALECTS if dialect not in FULL])
+def test_a_request_of_one_turn_comes_back_as_what_it_asked(dialect: str) -> None:
+    fields: dict[str, Any] = {
+        **KEPT_BY_ALL,
+        "top_k": 3,
+        "seed": 7,
+        "stop_sequences": ("END",),
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.25,
+        "response_format": ResponseFormat("json_schema", schema={"type": "object"}),
+    }
+    fields = {name: value for name, value in fields.items() if name not in encoder(dialect).unplaced}
+    wanted = request(stream="stream" not in LACKS[dialect], model=model_of(dialect), **fields)
+    got = lifted(dialect, wanted)
+    assert [(message.role, message.text) for message in got.messages] == [("user", "Hi")]
+    told_as = {name: getattr(got, name) for name in fields}
+    if dialect == "predictions":  # the commas of one text may be anybody's
+        assert asked(dialect, wanted).body["input"].pop("stop_sequences") == "END"
+        fields.pop("stop_sequences")
+        told_as.pop("stop_sequences")
+    assert told_as == fields
+    assert got.stream == wanted.stream
+    assert got.model == ("" if dialect == "text_generation" else wanted.model)
+
+
+TURNS = (Message.system("Be brief."), Message.user("Hi"), Message.assistant("Hello."), Message.user("And now?"))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "said"),
+    [
+        (
+            "completions",
+            [("user", "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: And now?\n\nAssistant:")],
+        ),
+        (
+            "text_generation",
+            [("user", "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: And now?\n\nAssistant:")],
+        ),
+        (
+            "ollama_generate",
+            [("system", "Be brief."), ("user", "User: Hi\n\nAssistant: Hello.\n\nUser: And now?\n\nAssistant:")],
+        ),
+        (
+            "predictions",
+            [("system", "Be brief."), ("user", "User: Hi\n\nAssistant: Hello.\n\nUser: And now?\n\nAssistant:")],
+        ),
+        ("cohere_v1_chat", [(message.role, message.text) for message in TURNS]),
+        ("wenxin_chat", [(message.role, message.text) for message in TURNS]),
+    ],
+)
+def test_several_turns_come_back_as_the_wire_has_them(dialect: str, said: list[tuple[str, str]]) -> None:
+    wanted = request(messages=TURNS, stream=False, model=model_of(dialect))
+    assert [(message.role, message.text) for message in lifted(dialect, wanted).messages] == said
+
+
+def test_a_call_and_its_result_come_back_where_calls_have_no_ids() -> None:
+    weather = ToolDefinition("get_weather", "The weather", {"type": "object"})
+    call = ToolUseBlock(id="call_x", name="get_weather", input={"city": "Paris"})
+    messages = (
+        Message.user("The weather?"),
+        Message.assistant([ThinkingBlock(text="I look."), call]),
+        Message.tool("call_x", "15 degrees"),
+    )
+    choice = ToolChoice("tool", "get_weather")
+    got = lifted("wenxin_chat", request(messages=messages, tools=(weather,), tool_choice=choice))
+    assert [message.role for message in got.messages] == ["user", "assistant", "tool"]
+    (made,) = got.messages[1].blocks
+    assert (made.name, made.input) == ("get_weather", {"city": "Paris"})
+    result = got.messages[2].blocks[0]
+    assert (result.tool_use_id, result.content) == (made.id, "15 degrees")
+    assert (got.tools, got.tool_choice) == ((weather,), choice)
+
+
+def test_a_model_with_a_version_goes_to_the_address_for_all_models() -> None:
+    encoded = encoder("predictions").encode(request(model="acme/m-1:c0ffee", stream=False))
+    assert encoded.path == "/predictions"
+    assert json.loads(encoded.body)["version"] == "acme/m-1:c0ffee"
+    assert lifted("predictions", request(model="acme/m-1:c0ffee", stream=False)).model == "acme/m-1:c0ffee"
+    assert encoder("predictions").encode(request(model="acme/m-1", stream=False)).path == "/models/acme/m-1/predictions"
 
 
 # ---- what a dialect refuses ----
@@ -323,6 +450,14 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
     "messages": ("/messages", {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}),
     "generate_content": ("/models/m:generateContent", {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}),
     "ollama_chat": ("/chat", {"model": "m", "stream": False, "messages": [{"role": "user", "content": "Hi"}]}),
+    "ollama_generate": ("/generate", {"model": "m", "stream": False, "prompt": "Hi"}),
+    "completions": ("/completions", {"model": "m", "prompt": ["Hi"]}),
+    "converse": ("/model/m/converse", {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}),
+    "cohere_v2_chat": ("/v2/chat", {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
+    "cohere_v1_chat": ("/v1/chat", {"model": "m", "message": "Hi"}),
+    "text_generation": ("/generate", {"inputs": "Hi"}),
+    "wenxin_chat": ("/chat/m", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "predictions": ("/models/acme/m/predictions", {"input": {"prompt": "Hi"}}),
 }
 PARTS = [{"type": "image_url"}]
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -369,6 +504,43 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("ollama_chat", {"model": None}, "model is required"),
     ("ollama_chat", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content has to be text"),
     ("ollama_chat", {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "arguments has to be object"),
+    ("ollama_generate", {"model": None}, "model is required"),
+    ("ollama_generate", {"prompt": ["Hi"]}, "prompt has to be text"),
+    ("completions", {"prompt": None}, "prompt is required"),
+    ("completions", {"messages": []}, "unknown field messages"),
+    ("completions", {"stream_options": {"include_usage": True}}, "is for streams"),
+    ("converse", {"model": "m"}, "unknown field model"),
+    ("converse", {"messages": [{"role": "assistant", "content": [{"text": "x"}]}]}, "must start with a user message"),
+    ("converse", {"messages": [{"role": "user", "content": [{"text": ""}]}]}, "is blank"),
+    (
+        "converse",
+        {"messages": [{"role": "user", "content": [{"toolUse": {"toolUseId": "c", "name": "f", "input": {}}}]}]},
+        "only an assistant",
+    ),
+    (
+        "converse",
+        {"messages": [{"role": "user", "content": [{"toolResult": {"toolUseId": "c", "content": []}}]}]},
+        "no tool call for",
+    ),
+    ("converse", {"inferenceConfig": {"max_tokens": 3}}, "unknown field inferenceConfig.max_tokens"),
+    ("cohere_v2_chat", {"messages": []}, "must not be empty"),
+    ("cohere_v2_chat", {"tool_choice": "AUTO"}, "REQUIRED or NONE"),
+    ("cohere_v2_chat", {"top_p": 0.5}, "unknown field top_p"),
+    ("cohere_v2_chat", {"messages": [{"role": "tool", "content": "x"}]}, "needs tool_call_id"),
+    ("cohere_v1_chat", {"message": None}, "message is required"),
+    ("cohere_v1_chat", {"chat_history": [{"role": "user", "message": "x"}]}, "invalid role in chat_history[0]"),
+    ("text_generation", {"inputs": ""}, "cannot be empty"),
+    ("text_generation", {"parameters": {"temperature": 0}}, "strictly positive"),
+    ("text_generation", {"parameters": {"max_tokens": 3}}, "unknown field parameters.max_tokens"),
+    ("wenxin_chat", {"messages": [{"role": "system", "content": "x"}]}, "must be user"),
+    ("wenxin_chat", {"temperature": 0}, "temperature: range"),
+    (
+        "wenxin_chat",
+        {"messages": [{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]},
+        "needs a name",
+    ),
+    ("predictions", {"input": None}, "input is required"),
+    ("predictions", {"input": {"messages": []}}, "input.prompt is required"),
 ]
 
 
@@ -411,6 +583,11 @@ async def test_a_refusal_has_the_shape_of_the_dialects_errors() -> None:
         "responses": lambda body: body["error"]["type"] == "invalid_request_error",
         "messages": lambda body: body["type"] == "error" and body["error"]["type"] == "invalid_request_error",
         "generate_content": lambda body: body["error"]["status"] == "INVALID_ARGUMENT" and body["error"]["code"] == 400,
+        "converse": lambda body: set(body) == {"message"},
+        "cohere_v2_chat": lambda body: set(body) == {"id", "message"},
+        "text_generation": lambda body: body["error_type"] == "validation",
+        "wenxin_chat": lambda body: body["error_code"] == 336003 and "nonsense" in body["error_msg"],
+        "predictions": lambda body: body["status"] == 400 and "nonsense" in body["detail"],
     }
     async with open_simulator(catalog()) as sim:
         for dialect, fits in shapes.items():
@@ -507,6 +684,7 @@ def test_a_wrong_check_is_refused_with_its_place(tree: Any, said: str) -> None:
         ({"frames": {"text": {"middle": {}}}}, "got `middle`"),
         ({"framing": {"format": "sse", "evnt": 1}}, "got `evnt`"),
         ({"results": "some"}, "expected `paired`"),
+        ({"calls": "two"}, "expected `one`"),
         ({"body": {"a": "$.b["}}, "expected"),
     ],
 )
