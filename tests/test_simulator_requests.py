@@ -683,6 +683,7 @@ def test_a_wrong_check_is_refused_with_its_place(tree: Any, said: str) -> None:
         ({"frames": {"texts": {}}}, "got `texts`"),
         ({"frames": {"text": {"middle": {}}}}, "got `middle`"),
         ({"framing": {"format": "sse", "evnt": 1}}, "got `evnt`"),
+        ({"framing": {"format": "sse", "wrap": 1}}, "expected a text"),
         ({"results": "some"}, "expected `paired`"),
         ({"calls": "two"}, "expected `one`"),
         ({"body": {"a": "$.b["}}, "expected"),

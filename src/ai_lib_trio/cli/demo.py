@@ -437,7 +437,7 @@ class _Play:
 
 
 def _players(catalog: Catalog) -> list[Player]:
-    """One provider for each dialect that the simulator speaks, no provider twice.
+    """One provider for each dialect with all that is played here, thoughts and calls of tools, no provider twice.
 
     Those whose usual API it is come first, then those whose address is the same for everybody, then those with a
     registered model that reasons and calls tools.
@@ -447,7 +447,7 @@ def _players(catalog: Catalog) -> list[Player]:
         manifest = catalog.provider(ident)
         model = _model(catalog, ident)
         for name, family in manifest.families.items():
-            if family.simulate:
+            if {"thinking", "tool_use"} <= family.simulate.get("frames", {}).keys():
                 player = Player(ident, f"{ident}/{model or 'any-model'}", family.dialect, name)
                 needs_variable = bool(manifest.endpoint.variables)
                 offers.append(((name != manifest.default_family, needs_variable, model is None), player))

@@ -138,6 +138,8 @@ class Speaker:
         for key in framing:
             if key not in _FRAMING:
                 raise at.at(str(key)).error(f"expected one of {', '.join(_FRAMING)}, got `{key}`")
+            if key in ("done", "number", "ends", "content_type", "wrap") and not isinstance(framing[key], str):
+                raise at.at(str(key)).error(f"expected a text, got {framing[key]!r}")
         self._format = compile_template(framing.get("format"), at.at("format"))
         self._event = compile_template(framing["event"], at.at("event")) if "event" in framing else None
         self._payload = compile_template(framing["payload"], at.at("payload")) if "payload" in framing else None
