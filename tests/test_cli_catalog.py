@@ -142,6 +142,7 @@ def test_models_are_sorted_by_what_is_asked_and_what_is_not_known_comes_last(
         (("models", "gpt5", "--provider", "openai"), "no model fits: did you mean gpt-5 "),
         (("models", "--capability", "toolz"), "no model fits: none declares 'toolz'; did you mean 'tools'?"),
         (("models", "--status", "activ"), "no model fits: none is 'activ'; did you mean 'active'?"),
+        (("models", "--provider", "llamacpp"), "no model is registered for llamacpp. PROVIDER/MODEL works without"),
         (("models", "qqqq"), "no model fits. One that is not listed works as PROVIDER/MODEL"),
         (("providers", "antropic"), "no provider fits: did you mean anthropic?"),
         (("providers", "--capability", "visoin"), "no provider fits: none declares 'visoin'; did you mean 'vision'?"),

@@ -66,7 +66,10 @@ def models(
         sys.stdout.write(as_json([{"ref": _ref(facts), **_plain(facts)} for facts in found]) + "\n")
         return
     if not found:
-        print_nothing_found("model fits", _hints(listed, words, capabilities, statuses))
+        if not listed:
+            print_nothing_found("model is registered", [f" for {' or '.join(providers)}. PROVIDER/MODEL works without"])
+        else:
+            print_nothing_found("model fits", _hints(listed, words, capabilities, statuses))
         return
     count = _short if console_for(sys.stdout) is not None else _exact
     print_table(
