@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ai_lib_trio.cli import main
 from ai_lib_trio.protocol.loader import Catalog
-from cli_support import Terminal, ailib, one_error
+from cli_support import AILIB, Terminal, ailib, environment, one_error
 
 PROVIDER = """\
 id: acme
@@ -50,6 +51,10 @@ def test_providers_can_be_searched_and_filtered(capsys: pytest.CaptureFixture[st
     assert "ollama" in speakers
     assert "openai" not in speakers
     assert lines(capsys, "providers", "--capability", "no-such-thing") == []
+    gone = lines(capsys, "providers", "--status", "deprecated")
+    assert gone
+    assert all(row[1].endswith(" (deprecated)") for row in gone)
+    assert [row[0] for row in lines(capsys, "providers", "cloud", "OLLAMA")] == ["ollama-cloud"]
 
 
 def test_a_key_is_said_to_be_set_and_never_shown(
@@ -94,6 +99,85 @@ def test_models_can_be_searched_and_filtered(capsys: pytest.CaptureFixture[str])
     assert all(row["context_window"] >= 1_000_000 for row in big)
 
 
+def refs(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    return [row[0] for row in lines(capsys, "models", *arguments)]
+
+
+def test_every_word_must_fit_and_providers_may_be_several(capsys: pytest.CaptureFixture[str]) -> None:
+    found = refs(capsys, "SONNET", "claude", "--provider", "anthropic", "--provider", "openrouter")
+    assert {ref.split("/")[0] for ref in found} == {"anthropic", "openrouter"}
+    assert all("sonnet" in ref and "claude" in ref for ref in found)
+
+
+def test_models_are_filtered_by_status_and_by_what_they_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = document(capsys, "models", "--provider", "groq", "--status", "deprecated")
+    assert isinstance(gone, list)
+    assert {row["status"] for row in gone} == {"deprecated"}
+    both = refs(capsys, "--provider", "groq", "--status", "deprecated", "--status", "active")
+    assert len(both) > len(gone)
+    cheap = document(capsys, "models", "--max-input-price", "0.1", "--max-output-price", "0.3")
+    assert isinstance(cheap, list)
+    assert cheap
+    for row in cheap:  # a price that is not known is not a low one
+        assert row["pricing"]["input_per_1m"] <= 0.1
+        assert row["pricing"]["output_per_1m"] <= 0.3
+
+
+def test_models_are_sorted_by_what_is_asked_and_what_is_not_known_comes_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert refs(capsys, "--sort", "name") == sorted(refs(capsys))
+    windows = [row["context_window"] or 0 for row in document(capsys, "models", "--sort", "context")]  # type: ignore[attr-defined]
+    assert windows == sorted(windows, reverse=True)
+    rows = document(capsys, "models", "--sort", "output-price")
+    assert isinstance(rows, list)
+    prices = [(row["pricing"] or {}).get("output_per_1m") for row in rows]
+    known = [price for price in prices if price is not None]
+    assert prices == sorted(known) + [None] * (len(prices) - len(known))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("models", "gpt5", "--provider", "openai"), "no model fits: did you mean gpt-5 "),
+        (("models", "--capability", "toolz"), "no model fits: none declares 'toolz'; did you mean 'tools'?"),
+        (("models", "--status", "activ"), "no model fits: none is 'activ'; did you mean 'active'?"),
+        (("models", "--provider", "llamacpp"), "no model is registered for llamacpp. PROVIDER/MODEL works without"),
+        (("models", "qqqq"), "no model fits. One that is not listed works as PROVIDER/MODEL"),
+        (("providers", "antropic"), "no provider fits: did you mean anthropic?"),
+        (("providers", "--capability", "visoin"), "no provider fits: none declares 'visoin'; did you mean 'vision'?"),
+        (("providers", "qqqq"), "no provider fits. `ailib providers` lists all"),
+    ],
+)
+def test_nothing_found_is_said_to_people_and_an_empty_list_to_programs(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert document(capsys, *arguments) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--min-context", "big"), ("--max-input-price", "-1"), ("--sort", "taste"), ("--colour", "red")]
+)
+def test_bad_input_is_exit_2_without_a_traceback(arguments: tuple[str, str]) -> None:
+    done = ailib("models", *arguments)
+    assert done.code == 2
+    assert arguments[0] in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_reader_that_leaves_early_ends_the_list_quietly() -> None:
+    with subprocess.Popen([AILIB, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        assert run.stderr.read() == b""
+
+
 def test_an_unknown_provider_is_said() -> None:
     line = one_error(ailib("models", "--provider", "anthropc"))
     assert "E1004" in line
@@ -105,6 +189,19 @@ def test_tables_have_heads_on_a_terminal_only() -> None:
         terminal.wait_for("in $/1M")
         assert terminal.wait_end() == 0
     assert "context" not in ailib("models", "--provider", "ollama").out
+
+
+def test_a_narrow_table_keeps_within_the_terminal_and_its_words_whole() -> None:
+    with Terminal("providers", columns=80, env={"NO_COLOR": "1"}) as terminal:
+        assert terminal.wait_end() == 0
+        shown = terminal.wait_for("zhipu")
+    assert max(map(len, shown.splitlines())) <= 80
+    for word in ("AWS_BEARER_TOKEN_BEDROCK", "chat_completions", "(deprecated)"):
+        assert word in shown
+    with Terminal("models", "gpt-4.1-nano", "--provider", "openai", columns=80) as terminal:
+        assert terminal.wait_end() == 0
+        assert "1.05M" in terminal.shown  # short numbers for people, whole ones for programs
+    assert "1,047,576" in ailib("models", "gpt-4.1-nano", "--provider", "openai").out
 
 
 # ---- manifests

@@ -484,7 +484,8 @@ def test_models_in_a_files_metadata_are_facts_where_no_registry_has_them(tmp_pat
 metadata:
   models:
     big: {context_window: 1000, max_output_tokens: 0, pricing: {input_per_1m: 1.5, cache_hit_input_per_1m: 0.1},
-          model_capabilities: {tool_call: true, reasoning: false}, modalities: {input: [text, image], output: [text]}}
+          model_capabilities: {tool_call: true, reasoning: false}, modalities: {input: [text, image], output: [text]},
+          verification: {status: operational, source: api_probe}}
     odd: [1]
 """,
         encoding="utf-8",
@@ -498,6 +499,7 @@ metadata:
     assert (facts.pricing.input_per_1m, facts.pricing.cached_input_per_1m) == (1.5, 0.1)
     assert facts.modalities is not None
     assert facts.modalities.input == ("text", "image")
+    assert (facts.verification.status, facts.verification.source) == ("operational", "api_probe")
     assert catalog.resolve("acme/odd").facts is None
 
 

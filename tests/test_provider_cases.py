@@ -107,6 +107,7 @@ def test_a_reply_is_read_as_what_the_case_says(case: dict[str, Any]) -> None:
     assert [{"name": call.name, "arguments": call.arguments} for call in response.tool_calls] == expected.get(
         "calls", []
     )
+    assert [citation.data for citation in response.citations] == expected.get("citations", [])
     assert response.finish_reason == expected["finish"]
     usage = {"input": response.usage.input_tokens, "output": response.usage.output_tokens}
     assert usage == expected.get("usage", {"input": None, "output": None})

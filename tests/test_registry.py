@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
-from ai_lib_trio.errors import ManifestError
+from ai_lib_trio.errors import CallerError, ManifestError
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.registry import ModelFacts, Registry, read_models
 from ai_lib_trio.protocol.tree import Reader
@@ -94,8 +96,128 @@ def test_the_first_source_of_a_model_decides() -> None:
     assert registry.of_provider("a", "two") is None
 
 
+@cache
+def bundled() -> Catalog:
+    return Catalog.open(environ={})
+
+
+# The files of the specification's registry whose models newer sources know as well: key -> the wire's id, where it is
+# another. https://github.com/ailib-official/ai-protocol, v1/models, read 2026-11-28. The other files' entries are here
+# with that source.
+SPECIFIED: dict[str, dict[str, str]] = {
+    "anthropic": {
+        "claude-3-5-sonnet": "claude-3-5-sonnet-20241022",
+        "claude-3-5-haiku": "claude-3-5-haiku-20241022",
+        "claude-3-opus": "claude-3-opus-20240229",
+    },
+    "cohere": dict.fromkeys(
+        [
+            "command-r-plus",
+            "command-r-plus-08-2024",
+            "command-r",
+            "command-r-08-2024",
+            "command-light",
+            "embed-english-v3.0",
+            "embed-multilingual-v3.0",
+            "rerank-english-v3.0",
+            "rerank-multilingual-v3.0",
+        ],
+        "",
+    ),
+    "deepseek": dict.fromkeys(["deepseek-chat", "deepseek-reasoner"], ""),
+    "gemini": dict.fromkeys(
+        ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-3.1-flash-lite-preview"], ""
+    ),
+    "openai": {
+        **dict.fromkeys(["gpt-4o", "gpt-4o-mini", "gpt-4-turbo", "gpt-4.1"], ""),
+        "gpt-35-turbo": "gpt-3.5-turbo",
+    },
+    "groq": dict.fromkeys(
+        [
+            "llama3-8b-8192",
+            "llama3-70b-8192",
+            "llama-3.1-8b-instant",
+            "llama-3.3-70b-versatile",
+            "meta-llama/llama-4-maverick-17b-128e-instruct",
+            "meta-llama/llama-4-scout-17b-16e-instruct",
+        ],
+        "",
+    ),
+    "mistral": dict.fromkeys(
+        [
+            "mistral-small-latest",
+            "mistral-medium-latest",
+            "mistral-large-latest",
+            "pixtral-12b-latest",
+            "pixtral-large-latest",
+            "open-mistral-7b",
+            "mistral-tiny",
+        ],
+        "",
+    ),
+    "nvidia": dict.fromkeys(
+        [
+            "nvidia-nemotron-4-340b-instruct",
+            "nvidia/llama3-chatqa-1.5-70b",
+            "deepseek-ai/deepseek-r1",
+            "mistralai/mistral-large-2-instruct",
+            "mistralai/mixtral-8x22b-instruct",
+            "meta/llama3-70b",
+            "moonshotai/kimi-k2-instruct",
+            "minimaxai/minimax-m2",
+        ],
+        "",
+    ),
+    "qwen": dict.fromkeys(["qwen-max", "qwen-turbo"], ""),
+    "siliconflow": {
+        f"siliconflow/{one}": one
+        for one in ("deepseek-ai/DeepSeek-V2.5", "Qwen/Qwen2.5-72B-Instruct", "meta-llama/Meta-Llama-3.1-70B-Instruct")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("provider", "key", "model_id"),
+    [(provider, key, wire or key) for provider, keys in SPECIFIED.items() for key, wire in keys.items()],
+)
+def test_a_model_of_the_specification_is_found_by_key_by_provider_and_key_and_by_provider_and_wire_id(
+    provider: str, key: str, model_id: str
+) -> None:
+    catalog = bundled()
+    for text in (key, f"{provider}/{key}", f"{provider}/{model_id}"):
+        found = catalog.resolve(text)
+        assert (found.provider_id, found.model_id) == (provider, model_id), text
+        assert found.facts is not None, text
+
+
+def test_the_rest_of_the_specifications_registry_is_here_and_found_the_same_ways() -> None:
+    catalog = bundled()
+    own = [one for one in catalog.models() if "/ai-protocol/" in (one.verification.source or "")]
+    listed = {(provider, key) for provider, keys in SPECIFIED.items() for key in keys}
+    assert len({(one.provider, one.key) for one in own} | listed) >= 193
+    for one in own:
+        for text in (f"{one.provider}/{one.key}", f"{one.provider}/{one.model_id}"):
+            found = catalog.resolve(text)
+            assert (found.provider_id, found.model_id) == (one.provider, one.model_id), text
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [("gemini", ["google"]), ("moonshot", ["kimi"]), ("zhipu", ["glm"]), ("baidu", ["ernie", "qianfan"])],
+)
+def test_a_family_of_the_published_map_goes_by_its_names_exactly(family: str, names: list[str]) -> None:
+    catalog = bundled()
+    for name in names:
+        assert catalog.provider(name).id == family
+        assert catalog.resolve(f"{name}/anything/at:all").model_id == "anything/at:all"
+        for wrong in (name.title(), f"{name}-", name.upper()):
+            with pytest.raises(CallerError) as caught:
+                catalog.provider(wrong)
+            assert caught.value.kind == "unknown_provider"
+
+
 def test_every_bundled_model_has_a_verified_source_and_a_price_or_none() -> None:
-    for one in Catalog.open(environ={}).models():
+    for one in bundled().models():
         assert one.verification.verified_at, one.key
         assert one.verification.source, one.key
         assert one.pricing is None or one.pricing.currency == "USD", one.key

@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ..errors import AiLibError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Printer", "as_json", "console_for", "one_line", "print_table", "safe"]
+__all__ = ["Printer", "as_json", "console_for", "one_line", "print_nothing_found", "print_table", "safe"]
 
 # C0 and C1 controls but tab and newline, and the marks that turn the direction of text around: a reply is shown, and
 # does not act on the terminal that shows it.
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_WHOLE_WORD = 24  # characters: a variable's name, a dialect's and a provider's fit side by side into 80 columns
 
 # What a terminal does for each style (ECMA-48, SGR): dim, italic, colours, bold.
 _STYLES = {"text": "", "thinking": "2;3", "tool": "36", "note": "2", "good": "32", "bad": "31;1", "title": "1"}
@@ -57,7 +59,8 @@ def console_for(stream: TextIO) -> Console | None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """A table on a terminal; elsewhere a line for each row, its cells apart by tabs, without a head.
 
-    `right` names the columns that are set to the right.
+    `right` names the columns that are set to the right. A word is broken only where it is longer than a narrow
+    terminal has room for.
     """
     console = console_for(sys.stdout)
     if console is None:
@@ -68,12 +71,33 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for column, width in zip(columns, _widths(columns, rows, console.width), strict=True):
+        side: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=side, overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
     console.print(table)
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """How wide each column is where all of them are too wide: enough for its words first, then for its cells."""
+    cells = [[column, *(row[place] for row in rows)] for place, column in enumerate(columns)]
+    wanted = [max(map(len, column)) for column in cells]
+    widths = [min(_WHOLE_WORD, max(len(word) for cell in column for word in cell.split() or [""])) for column in cells]
+    left = room - 2 * (len(columns) - 1) - sum(widths)
+    if sum(wanted) - sum(widths) <= left or left < 0:
+        return [None] * len(columns)
+    for done, place in enumerate(sorted(range(len(columns)), key=lambda place: wanted[place] - widths[place])):
+        more = min(wanted[place] - widths[place], left // (len(columns) - done))
+        widths[place] += more
+        left -= more
+    return [*widths]
+
+
+def print_nothing_found(what: str, hints: Sequence[str]) -> None:
+    """Tell people that nothing fits, on stderr, so that what reads the list still reads an empty one."""
+    sys.stderr.write(safe(f"no {what}{''.join(hints)}") + "\n")
 
 
 class Printer:

@@ -108,6 +108,7 @@ def models_of_metadata(provider: str, models: Any, names: Mapping[str, str]) -> 
         said = _mapping(entry.get("model_capabilities"))
         ways = _mapping(entry.get("modalities"))
         prices = _mapping(entry.get("pricing"))
+        verified = _mapping(entry.get("verification"))
         found.append(
             ModelFacts(
                 key=str(model_id),
@@ -127,6 +128,11 @@ def models_of_metadata(provider: str, models: Any, names: Mapping[str, str]) -> 
                 if prices
                 else None,
                 status=str(entry.get("status") or "active"),
+                verification=Verification(
+                    status=_text(verified.get("status")) or "unverified",
+                    verified_at=_text(verified.get("verified_at")),
+                    source=_text(verified.get("source")),
+                ),
             )
         )
     return found
@@ -142,6 +148,10 @@ def _positive(value: Any) -> int | None:
 
 def _price(value: Any) -> float | None:
     return float(value) if type(value) in (int, float) and value >= 0 else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _texts(value: Any) -> tuple[str, ...]:
