@@ -62,13 +62,14 @@ class _Block:
     """A block that may still grow. `index` is its block index."""
 
     __slots__ = (
-        "arguments_at", "call", "call_id", "data", "given_id", "held", "index", "item_id", "kind", "last", "name",
+        "arguments_at", "call", "call_id", "data", "given_id", "held", "index", "item_id", "key", "kind", "last", "name",
         "native", "number", "parts", "pieces", "result", "started", "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, index: int) -> None:
         self.kind = kind  # text, thinking, refusal; call, server, opaque
         self.index = index
+        self.key: Key | None = None  # of a block that text is written to
         self.held = ""  # the first half of a surrogate pair whose second half has not come
         self.last: dict[str, Any] = {}  # attributes as they were last given
         # calls and server blocks
@@ -121,6 +122,7 @@ class Accumulator:
         self.nameless_calls = 0
         self._candidates: dict[int, _Candidate] = {0: _Candidate(0)}
         self._cand = self._candidates[0]
+        self.at = 0  # the index of the candidate in force
         self._usage: dict[str, int] = {}
         self._usage_raw: Any = None
         self._ids: set[str] = set()
@@ -136,6 +138,7 @@ class Accumulator:
             if found is None:
                 found = self._candidates[index] = _Candidate(index)
             self._cand = found
+            self.at = index
         return before
 
     def _fresh_block(self, kind: str) -> _Block:
@@ -155,6 +158,7 @@ class Accumulator:
             block = cand.keyed.get((kind, key))
             if block is None:
                 block = cand.keyed[kind, key] = self._fresh_block(kind)
+                block.key = key
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
         else:
@@ -168,7 +172,7 @@ class Accumulator:
         self.touched = True
         cand = self._cand
         block = cand.current
-        if key is not None or block is None or block.kind != "text":
+        if block is None or block.kind != "text" or (key is not None and block.key != key):
             block = self._writing("text", key, False)
         if self.odd:
             content = _join(block, content)
