@@ -115,6 +115,7 @@ class Accumulator:
         self.response_id: str | None = None
         self.fault: StreamError | None = None
         self.mark = False
+        self.is_over = False  # a fault or a mark came
         self.sentinel = False
         self.touched = False  # some fact of this frame was emitted
         self.answered = False  # some fact other than Metadata was
@@ -492,11 +493,11 @@ class Accumulator:
             self._cand.used = self.touched = self.answered = True
 
     def complete(self) -> None:
-        self.mark = self.touched = self.answered = True
+        self.mark = self.is_over = self.touched = self.answered = True
 
     def error(self, code: Any, type: Any, message: Any, status: Any, error: Any) -> None:
         """The provider's own error. The first one counts."""
-        self.touched = True
+        self.touched = self.is_over = True
         if self.fault is None:
             self.fault = provider_error(code, type, message, status, error, None)
 

@@ -81,11 +81,55 @@ class Sse(_Lines):
         self._data: list[bytes] = []
         self._event: str | None = None
         self._after_cr = False
+        self._head = b""  # the last line that named an event, and the name
+        self._name: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
         if not data or self.fault:
             return frames
+        if self._first or self._after_cr or len(data) > self._max:
+            self._by_lines(data, frames)
+            return frames
+        plain = data
+        if b"\r" in data:
+            plain = data.replace(b"\r\n", b"\n")
+            if b"\r" in plain:  # alone, or the first half of a CRLF
+                self._by_lines(data, frames)
+                return frames
+        if self._data or self._pieces or self._event is not None:  # the end of an event that began before
+            end = plain.find(b"\n\n") + 2
+            if end < 2:
+                self._by_lines(plain, frames)
+                return frames
+            self._by_lines(plain[:end], frames)
+            if self.fault:
+                return frames
+            plain = plain[end:]
+        *events, rest = plain.split(b"\n\n")
+        for event in events:
+            lines = event.count(b"\n")
+            if not lines and event.startswith(b"data: "):
+                if len(event) > 6:
+                    frames.append((None, event[6:]))
+                continue
+            if lines == 1 and event.startswith(b"event: "):
+                head, found, payload = event.partition(b"\ndata: ")
+                if found:
+                    if head != self._head:  # one name stands in frame after frame
+                        self._head, self._name = head, head[7:].decode("utf-8", "replace") or None
+                    if payload:
+                        frames.append((self._name, payload))
+                    continue
+            for line in event.split(b"\n"):
+                self._line(line, frames)
+            self._line(b"", frames)
+        if rest:
+            self._by_lines(rest, frames)
+        return frames
+
+    def _by_lines(self, data: bytes, frames: list[Frame]) -> None:
+        """Any bytes: the reference for the short way of `feed`, which is for whole events."""
         if self._after_cr and data[0] == 10:  # the LF of a CRLF that was cut in two
             data = data[1:]
         if data:
@@ -96,12 +140,11 @@ class Sse(_Lines):
                 rest = lines.pop()
             for line in lines:
                 if not self._line(line, frames):
-                    return frames
+                    return
             if rest is not None:
                 self._keep(rest)
         else:
             self._after_cr = False
-        return frames
 
     def _line(self, line: bytes, frames: list[Frame]) -> bool:
         if self._pieces or self._first:
