@@ -12,7 +12,7 @@ import json
 import re
 import struct
 import zlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["BOM", "FRAMINGS", "Body", "EventStream", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
 
@@ -319,6 +319,13 @@ class JsonArray:
         return frames
 
 
+class _Said(NamedTuple):
+    """What a message's headers say: the event's name, and the payload where they stand for one."""
+
+    name: str | None
+    payload: bytes
+
+
 class EventStream:
     """Binary messages with headers and check sums.
 
@@ -334,6 +341,8 @@ class EventStream:
         self._pieces: list[bytes] = []
         self._size = 0
         self._wanted = _PRELUDE_BYTES  # bytes that the next step needs: a prelude, then a whole message
+        self._head: bytes | None = None  # the last headers that were read, and what they say
+        self._said = _Said(None, b"")
 
     def feed(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
@@ -343,46 +352,52 @@ class EventStream:
         self._size += len(data)
         if self._size < self._wanted:
             return frames
-        held = b"".join(self._pieces)
-        at = 0
-        while not self.fault and len(held) - at >= self._wanted:
+        held = data if len(self._pieces) == 1 else b"".join(self._pieces)
+        at, end = 0, len(held)
+        while end - at >= self._wanted:
+            total, headers, check = _PRELUDE.unpack_from(held, at)
             if self._wanted == _PRELUDE_BYTES:
-                self._prelude(held[at : at + _PRELUDE_BYTES])
-            else:
-                self._message(held[at : at + self._wanted], frames)
-                at += self._wanted
-                self._wanted = _PRELUDE_BYTES
+                if zlib.crc32(held[at : at + 8]) != check or total < _PRELUDE_BYTES + headers + 4:
+                    self.fault = "unreadable_frame"
+                elif total > self._max:
+                    self.fault = "oversize"
+                else:
+                    self._wanted = total
+                    if end - at >= total:
+                        continue
+                break
+            start, stop = at + _PRELUDE_BYTES + headers, at + total - 4
+            if zlib.crc32(held[at:stop]) != _NUMBER.unpack_from(held, stop)[0]:
+                self.fault = "unreadable_frame"
+                break
+            said = self._read_headers(held[at + _PRELUDE_BYTES : start])
+            if said is None:
+                self.fault = "unreadable_frame"
+                break
+            payload = held[start:stop] or said.payload
+            if payload:
+                frames.append((said.name, payload))
+            at += total
+            self._wanted = _PRELUDE_BYTES
         self._pieces = [held[at:]]
-        self._size = len(held) - at
+        self._size = end - at
         return frames
 
-    def _prelude(self, prelude: bytes) -> None:
-        total, headers, check = _PRELUDE.unpack(prelude)
-        if zlib.crc32(prelude[:8]) != check or total < _PRELUDE_BYTES + headers + 4:
-            self.fault = "unreadable_frame"
-        elif total > self._max:
-            self.fault = "oversize"
-        else:
-            self._wanted = total
-
-    def _message(self, message: bytes, frames: list[Frame]) -> None:
-        (check,) = _NUMBER.unpack(message[-4:])
-        if zlib.crc32(message[:-4]) != check:
-            self.fault = "unreadable_frame"
-            return
-        end = _PRELUDE_BYTES + _NUMBER.unpack(message[4:8])[0]
+    def _read_headers(self, data: bytes) -> _Said | None:
+        """What the headers of a message say, None if they are none. The same ones stand before frame after frame."""
+        if data == self._head:
+            return self._said
         try:
-            headers = _event_headers(message[_PRELUDE_BYTES:end])
+            headers = _event_headers(data)
         except (IndexError, KeyError, struct.error):
-            self.fault = "unreadable_frame"
-            return
+            return None
         name = headers.get(b":exception-type") or headers.get(b":event-type") or headers.get(b":error-code")
-        payload = message[end:-4]
-        if headers.get(b":message-type") == b"error" and not payload:
+        payload = b""
+        if headers.get(b":message-type") == b"error":
             said = headers.get(b":error-message", b"").decode("utf-8", "replace")
             payload = json.dumps({"message": said}).encode()
-        if payload:
-            frames.append((None if name is None else name.decode("utf-8", "replace"), payload))
+        self._head, self._said = data, _Said(None if name is None else name.decode("utf-8", "replace"), payload)
+        return self._said
 
     def finish(self) -> list[Frame]:
         self.cut = self._size > 0 and self.fault is None
