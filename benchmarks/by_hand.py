@@ -350,13 +350,9 @@ class Converse(Reply):
             body = data[at : end - 4]
             if zlib.crc32(body[:8]) != check or zlib.crc32(body) != _SUM.unpack_from(data, end - 4)[0]:
                 raise ValueError("a sum does not match")
-            name, pos, stop = None, 12, 12 + headers
-            while pos < stop:
-                value = pos + 4 + body[pos]  # its length's byte, the name, the type, and the value's length
-                length = int.from_bytes(body[value - 2 : value], "big")
-                if body[pos + 1 : value - 3] == b":event-type":
-                    name = body[value : value + length].decode()
-                pos = value + length
+            stop = 12 + headers
+            named = body.find(_NAMED, 12, stop) + len(_NAMED)
+            name = body[named + 2 : named + 2 + _LENGTH.unpack_from(body, named)[0]].decode()
             found.append((name, body[stop:]))
             at = end
         self.rest = data[at:]
@@ -382,6 +378,8 @@ class Converse(Reply):
 
 _PRELUDE = struct.Struct(">III")
 _SUM = struct.Struct(">I")
+_LENGTH = struct.Struct(">H")
+_NAMED = b":event-type\x07"
 
 
 class CohereContent(msgspec.Struct):

@@ -468,7 +468,9 @@ class Accumulator:
     def usage(self, *counts: Any) -> None:
         """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
         *numbers, raw = counts
-        for field, value in zip(USAGE_FIELDS, numbers, strict=True):
+        for field, value in zip(USAGE_FIELDS, numbers):  # noqa: B905, six of each
+            if value is None:
+                continue
             if value.__class__ is float and value.is_integer():
                 value = int(value)
             if value.__class__ is int:

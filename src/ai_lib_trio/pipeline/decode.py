@@ -91,42 +91,47 @@ class Sse(_Lines):
         if self._first or self._after_cr or len(data) > self._max:
             self._by_lines(data, frames)
             return frames
-        plain = data
-        if b"\r" in data:
-            plain = data.replace(b"\r\n", b"\n")
-            if b"\r" in plain:  # alone, or the first half of a CRLF
-                self._by_lines(data, frames)
-                return frames
-        if self._data or self._pieces or self._event is not None:  # the end of an event that began before
-            end = plain.find(b"\n\n") + 2
-            if end < 2:
-                self._by_lines(plain, frames)
-                return frames
-            self._by_lines(plain[:end], frames)
+        gap = b"\n\n" if data.find(b"\r") < 0 else b"\r\n\r\n"
+        at = 0
+        if not (self._data or self._pieces or self._event is not None):
+            at = self._plain_events(data, at, gap, frames)
+        while at < len(data):  # an event of another kind, or one that began before or has not ended
+            end = data.find(gap, at) + len(gap)
+            if end < len(gap):
+                end = len(data)
+            self._by_lines(data[at:end], frames)
             if self.fault:
-                return frames
-            plain = plain[end:]
-        *events, rest = plain.split(b"\n\n")
-        for event in events:
-            lines = event.count(b"\n")
-            if not lines and event.startswith(b"data: "):
-                if len(event) > 6:
-                    frames.append((None, event[6:]))
-                continue
-            if lines == 1 and event.startswith(b"event: "):
-                head, found, payload = event.partition(b"\ndata: ")
-                if found:
-                    if head != self._head:  # one name stands in frame after frame
-                        self._head, self._name = head, head[7:].decode("utf-8", "replace") or None
-                    if payload:
-                        frames.append((self._name, payload))
-                    continue
-            for line in event.split(b"\n"):
-                self._line(line, frames)
-            self._line(b"", frames)
-        if rest:
-            self._by_lines(rest, frames)
+                break
+            at = end if end == len(data) else self._plain_events(data, end, gap, frames)
         return frames
+
+    def _plain_events(self, data: bytes, at: int, gap: bytes, frames: list[Frame]) -> int:
+        """Takes whole events of one line of data, with a name or without, and tells where something else begins.
+
+        Their lines end in LF, in data without a CR, or in CRLF; `gap` is two of these.
+        """
+        end = gap[: len(gap) // 2]
+        mark, other = end[:1], end[1:]
+        find, starts = data.find, data.startswith
+        while True:
+            # A byte is found by memchr; `in`, `split` and `count` look at every byte by themselves (CPython 3.13).
+            start, name, stop = at, None, find(mark, at)
+            if starts(b"event: ", at):
+                head = data[at:stop]
+                if stop < 0 or not starts(end, stop) or (other and find(other, at, stop) >= 0):
+                    return at
+                if head != self._head:  # one name stands in frame after frame
+                    self._head, self._name = head, head[7:].decode("utf-8", "replace") or None
+                name = self._name
+                start = stop + len(end)
+                stop = find(mark, start)
+            if stop < 0 or not starts(b"data: ", start) or not starts(gap, stop):
+                return at
+            if other and find(other, start, stop) >= 0:
+                return at
+            at = stop + len(gap)
+            if start + 6 < stop:
+                frames.append((name, data[start + 6 : stop]))
 
     def _by_lines(self, data: bytes, frames: list[Frame]) -> None:
         """Any bytes: the reference for the short way of `feed`, which is for whole events."""
@@ -191,28 +196,25 @@ class JsonLines(_Lines):
         frames: list[Frame] = []
         if self.fault or not data:
             return frames
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            if not self._line(line, frames):
-                return frames
-        if rest:
-            self._keep(rest)
+        at, find = 0, data.find
+        while (end := find(b"\n", at)) >= 0:
+            line = data[at:end]
+            if self._pieces or self._first or end - at > self._max:
+                line = self._take(line)
+                if self.fault:
+                    return frames
+            if line and not line.isspace():
+                frames.append((None, line))
+            at = end + 1
+        if at < len(data):
+            self._keep(data[at:])
         return frames
-
-    def _line(self, line: bytes, frames: list[Frame]) -> bool:
-        line = self._take(line)
-        if self.fault:
-            return False
-        if line and not line.isspace():
-            frames.append((None, line))
-        return True
 
     def finish(self) -> list[Frame]:
-        frames: list[Frame] = []
-        if self._pieces and not self.fault:
-            self._line(b"", frames)
-        return frames
+        if not self._pieces or self.fault:
+            return []
+        line = self._take(b"")
+        return [] if self.fault or not line or line.isspace() else [(None, line)]
 
 
 _OUTSIDE = re.compile(rb'["{}\[\],]')
