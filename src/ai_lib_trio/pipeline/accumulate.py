@@ -181,9 +181,13 @@ class Accumulator:
 
     def text_with(self, content: str | None, key: Key | None, alone: bool, signature: str | None, native: Any) -> None:
         """Text with attributes, or attributes of text alone."""
+        if content and not alone:
+            self.text(content, key)
+            if signature is None and native is None:
+                return
         self.touched = True
         block = self._writing("text", key, alone)
-        if content:
+        if content and alone:
             if self.odd:
                 content = _join(block, content)
             self.out.append(PartialContentDelta(content, block.index, self._cand.index))
@@ -208,7 +212,9 @@ class Accumulator:
         native: Any = None,
     ) -> None:
         self.touched = True
-        block = self._writing("thinking", key, alone)
+        block = self._cand.current
+        if alone or block is None or block.kind != "thinking" or (key is not None and block.key != key):
+            block = self._writing("thinking", key, alone)
         if content:
             if self.odd:
                 content = _join(block, content)

@@ -203,7 +203,7 @@ class JsonLines(_Lines):
                 line = self._take(line)
                 if self.fault:
                     return frames
-            if line and not line.isspace():
+            if line and (line[0] > 32 or not line.isspace()):
                 frames.append((None, line))
             at = end + 1
         if at < len(data):

@@ -246,9 +246,11 @@ class _Printer:
             numbers = {(key.__class__ is bool, key): at for at, key in enumerate(value.cases)}
             table, number = self.constant(numbers), self.name()
             look = f"{table}.get(({subject}.__class__ is bool, {subject}))"
-            self.line(f"{number} = {look} if {subject}.__class__ in scalars else None")
+            known = f"{subject} is not None and {subject}.__class__ in scalars"
+            self.line(f"{number} = {look} if {known} else None")
             cases = list(value.cases.values())
-            self.choose(out, [(f"{number} == {at}", case) for at, case in enumerate(cases)], value.other)
+            ways = [(f"{number} == {at}", case) for at, case in enumerate(cases)]
+            self.choose(out, [(f"{number} is None", value.other), *ways[:-1]], ways[-1][1] if ways else value.other)
         elif isinstance(value, Json):
             self.line(f"{out} = json_text({self.value(value.item)})")
         elif isinstance(value, Join):
