@@ -81,7 +81,7 @@ class Sse(_Lines):
         self._data: list[bytes] = []
         self._event: str | None = None
         self._after_cr = False
-        self._head = b""  # the last line that named an event, and the name
+        self._before = b"data: "  # what stood before the data of the last plain event, and the name in it
         self._name: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -110,28 +110,37 @@ class Sse(_Lines):
 
         Their lines end in LF, in data without a CR, or in CRLF; `gap` is two of these.
         """
-        end = gap[: len(gap) // 2]
-        mark, other = end[:1], end[1:]
+        mark, other = gap[:1], gap[1:2] if len(gap) == 4 else b""
         find, starts = data.find, data.startswith
+        before = self._before
         while True:
             # A byte is found by memchr; `in`, `split` and `count` look at every byte by themselves (CPython 3.13).
-            start, name, stop = at, None, find(mark, at)
-            if starts(b"event: ", at):
-                head = data[at:stop]
-                if stop < 0 or not starts(end, stop) or (other and find(other, at, stop) >= 0):
+            if not starts(before, at):
+                if not self._begins(data, at, mark + other):
                     return at
-                if head != self._head:  # one name stands in frame after frame
-                    self._head, self._name = head, head[7:].decode("utf-8", "replace") or None
-                name = self._name
-                start = stop + len(end)
-                stop = find(mark, start)
-            if stop < 0 or not starts(b"data: ", start) or not starts(gap, stop):
-                return at
-            if other and find(other, start, stop) >= 0:
+                before = self._before
+            start = at + len(before)
+            stop = find(mark, start)
+            if stop < 0 or not starts(gap, stop) or (other and find(other, start, stop) >= 0):
                 return at
             at = stop + len(gap)
-            if start + 6 < stop:
-                frames.append((name, data[start + 6 : stop]))
+            if start < stop:
+                frames.append((self._name, data[start:stop]))
+
+    def _begins(self, data: bytes, at: int, end: bytes) -> bool:
+        """Whether a plain event begins here; then what stands before its data is kept: mostly the next one has the same."""
+        if data.startswith(b"data: ", at):
+            self._before, self._name = b"data: ", None
+            return True
+        stop = data.find(end[:1], at)
+        start = stop + len(end)
+        if stop < 0 or not data.startswith(b"event: ", at) or not data.startswith(end + b"data: ", stop):
+            return False
+        head = data[at:stop]
+        if b"\n" in head:
+            return False
+        self._before, self._name = data[at : start + 6], head[7:].decode("utf-8", "replace") or None
+        return True
 
     def _by_lines(self, data: bytes, frames: list[Frame]) -> None:
         """Any bytes: the reference for the short way of `feed`, which is for whole events."""

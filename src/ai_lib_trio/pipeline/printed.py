@@ -437,7 +437,7 @@ class _Printer:
         found = self.local(self.value(value))
         out = self.name()
         if kind == "text":
-            self.line(f"{out} = {found} if {found}.__class__ is str and {found} else None")
+            self.line(f"{out} = {found} if {found} and {found}.__class__ is str else None")
         elif kind == "key":
             self.line(f"{out} = {found} if {found}.__class__ is int or {found}.__class__ is str else None")
         elif kind == "count":
