@@ -471,17 +471,37 @@ class Accumulator:
 
     # ---- about the reply ----
 
-    def usage(self, *counts: Any) -> None:
+    def usage(
+        self, input: Any, output: Any, total: Any, cached: Any, cache_write: Any, reasoning: Any, raw: Any
+    ) -> None:
         """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
-        *numbers, raw = counts
-        for field, value in zip(USAGE_FIELDS, numbers):  # noqa: B905, six of each
-            if value is None:
-                continue
-            if value.__class__ is float and value.is_integer():
-                value = int(value)
-            if value.__class__ is int:
-                self._usage[field] = value
-                self.touched = self.answered = True
+        found, counted = self._usage, False  # one by one, a quarter of a loop's time: some wires tell it in every frame
+        if input.__class__ is int:
+            found["input_tokens"], counted = input, True
+        elif input is not None:
+            counted = _count(found, "input_tokens", input) or counted
+        if output.__class__ is int:
+            found["output_tokens"], counted = output, True
+        elif output is not None:
+            counted = _count(found, "output_tokens", output) or counted
+        if total.__class__ is int:
+            found["total_tokens"], counted = total, True
+        elif total is not None:
+            counted = _count(found, "total_tokens", total) or counted
+        if cached.__class__ is int:
+            found["cached_tokens"], counted = cached, True
+        elif cached is not None:
+            counted = _count(found, "cached_tokens", cached) or counted
+        if cache_write.__class__ is int:
+            found["cache_write_tokens"], counted = cache_write, True
+        elif cache_write is not None:
+            counted = _count(found, "cache_write_tokens", cache_write) or counted
+        if reasoning.__class__ is int:
+            found["reasoning_tokens"], counted = reasoning, True
+        elif reasoning is not None:
+            counted = _count(found, "reasoning_tokens", reasoning) or counted
+        if counted:
+            self.touched = self.answered = True
         if raw.__class__ is dict:
             self._usage_raw = mend(raw) if self.odd else raw
 
@@ -589,6 +609,14 @@ class Accumulator:
         if cand.called:
             return ending.with_calls.get("absent" if cand.raw is None else reason, reason)
         return reason
+
+
+def _count(found: dict[str, int], field: str, value: Any) -> bool:
+    """A count that came as 12.0; whether it was one."""
+    if value.__class__ is not float or not value.is_integer():
+        return False
+    found[field] = int(value)
+    return True
 
 
 def _index(cand: _Candidate) -> int:

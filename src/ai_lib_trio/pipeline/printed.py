@@ -24,6 +24,13 @@ _SCALARS = frozenset((str, int, float, bool))
 _Key = tuple[int, tuple[Any, ...]]  # the slot and the steps of a place
 
 
+_HOT = ("PartialContentDelta", "ThinkingDelta")  # facts that most frames of a stream are about
+
+
+def _is_hot(rule: Rule) -> bool:
+    return rule.fact in _HOT or any(_is_hot(inner) for inner in rule.rules)
+
+
 class _Opened:
     """An object that is read: the local that holds it, the struct's name (None: a dict), and where the test stands."""
 
@@ -138,23 +145,33 @@ class _Printer:
             mine = tag is not None and tag.place == shared
             rows.append((rule, tag.texts if mine and tag else None, tag.rest if mine and tag else rule.test))
         texts = {text for _, own, _ in rows if own is not None for text in own}
-        otherwise = self.function([(rule, test) for rule, own, test in rows if own is None])
-        groups: dict[tuple[int, ...], str] = {}  # texts that the same rules match share a function
-        table: dict[str, str] = {}
+        groups: dict[tuple[int, ...], list[str]] = {}  # rules by number, and the texts that they all match
         for text in sorted(texts):
             members = tuple(at for at, (_, own, _) in enumerate(rows) if own is None or text in own)
-            if members not in groups:
-                groups[members] = self.function([(rows[at][0], rows[at][2]) for at in members])
-            table[text] = groups[members]
-        entry, names = self.name("f"), self.name("k")
+            groups.setdefault(members, []).append(text)
+        otherwise = self.function([(rule, test) for rule, own, test in rows if own is None])
+        hot, cold = [], []
+        for members, own in groups.items():
+            rules_of = [(rows[at][0], rows[at][2]) for at in members]
+            if any(_is_hot(rule) for rule, _ in rules_of):
+                hot.append((own, rules_of))
+            else:
+                cold.append((own, self.function(rules_of)))
+        entry, table = self.name("f"), self.name("k")
         with self.block(f"def {entry}(s0, s1, s2, facts):"):
             value = self.read(shared)
-            self.line(
-                f"({names}.get({value}, {otherwise}) if {value}.__class__ is str else {otherwise})(s0, s1, s2, facts)"
-            )
-        self.lines.append(f"{names} = {{}}")
-        for text, function in table.items():
-            self.lines.append(f"{names}[{self.constant(text)}] = {function}")
+            for own, rules_of in hot:  # in line, where most frames go
+                head = " or ".join([f"{value} == {self.constant(text)}" for text in own])
+                with self.block(f"if {head}:"):
+                    for rule, test in rules_of:
+                        self.rule(rule, test)
+                    self.line("return")
+            function = f"{table}.get({value}, {otherwise}) if {value}.__class__ is str else {otherwise}"
+            self.line(f"({function})(s0, s1, s2, facts)")
+        self.lines.append(f"{table} = {{}}")
+        for own, name in cold:
+            for text in own:
+                self.lines.append(f"{table}[{self.constant(text)}] = {name}")
         return entry
 
     def function(self, rules: list[tuple[Rule, Test | None]]) -> str:
