@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ Named = tuple["str | None", bytes]  # a frame and its event's name, where the fr
 class Reply:
     """One reply: `feed` gives the events of some bytes, `frames` those of frames that are cut already."""
 
-    finish: dict[str, Any] = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+    finish: ClassVar[dict[str, Any]] = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
     def __init__(self) -> None:
         self.rest = b""
@@ -175,7 +175,7 @@ class ResponseEvent(msgspec.Struct):
 
 
 class Responses(Reply):
-    finish = {"completed": "end_turn", "incomplete": "max_tokens"}
+    finish: ClassVar[dict[str, Any]] = {"completed": "end_turn", "incomplete": "max_tokens"}
     decode = msgspec.json.Decoder(ResponseEvent).decode
 
     def counted(self) -> tuple[int | None, int | None]:
@@ -222,7 +222,7 @@ class MessageEvent(msgspec.Struct):
 
 
 class Messages(Reply):
-    finish = {"end_turn": "end_turn", "max_tokens": "max_tokens", "tool_use": "tool_use"}
+    finish: ClassVar[dict[str, Any]] = {"end_turn": "end_turn", "max_tokens": "max_tokens", "tool_use": "tool_use"}
     decode = msgspec.json.Decoder(MessageEvent).decode
 
     def counted(self) -> tuple[int | None, int | None]:
@@ -278,7 +278,7 @@ class Generated(msgspec.Struct, rename="camel"):
 
 
 class GenerateContent(Reply):
-    finish = {"STOP": "end_turn", "MAX_TOKENS": "max_tokens"}
+    finish: ClassVar[dict[str, Any]] = {"STOP": "end_turn", "MAX_TOKENS": "max_tokens"}
     decode = msgspec.json.Decoder(Generated).decode
 
     def counted(self) -> tuple[int | None, int | None]:
@@ -331,7 +331,7 @@ class ConverseEvent(msgspec.Struct, rename="camel"):
 
 
 class Converse(Reply):
-    finish = {"end_turn": "end_turn", "max_tokens": "max_tokens", "tool_use": "tool_use"}
+    finish: ClassVar[dict[str, Any]] = {"end_turn": "end_turn", "max_tokens": "max_tokens", "tool_use": "tool_use"}
     decode = msgspec.json.Decoder(ConverseEvent).decode
 
     def counted(self) -> tuple[int | None, int | None]:
@@ -410,7 +410,7 @@ class CohereEvent(msgspec.Struct):
 
 
 class CohereV2Chat(Reply):
-    finish = {"COMPLETE": "end_turn", "MAX_TOKENS": "max_tokens"}
+    finish: ClassVar[dict[str, Any]] = {"COMPLETE": "end_turn", "MAX_TOKENS": "max_tokens"}
     decode = msgspec.json.Decoder(CohereEvent).decode
 
     def counted(self) -> tuple[int | None, int | None]:
@@ -454,7 +454,7 @@ class CohereV1Event(msgspec.Struct):
 
 
 class CohereV1Chat(Lines):
-    finish = {"COMPLETE": "end_turn", "MAX_TOKENS": "max_tokens"}
+    finish: ClassVar[dict[str, Any]] = {"COMPLETE": "end_turn", "MAX_TOKENS": "max_tokens"}
     decode = msgspec.json.Decoder(CohereV1Event).decode
 
     def counted(self) -> tuple[int | None, int | None]:

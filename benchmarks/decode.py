@@ -2,8 +2,8 @@
 
     python -m benchmarks.decode [--dialect NAME] [--rounds N] [--frames N]
 
-Prints one JSON object per run: for each dialect the microseconds of a frame by hand (`by_hand`) and by the rules, and the
-ratios taken in each round. `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the
+Prints one JSON object: for each dialect the microseconds of a frame by hand (`by_hand_us`) and by the rules (`us`), and
+the ratios. `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the
 same with each frame in a read of its own, as a paced stream brings it; `rules` begins with frames that are cut already;
 `closures` is the whole way over the reference backend. Frames have the shapes and sizes of recorded ones: a stream's
 first frame, many deltas of text, its last. Both sides must give the same text and the same counts.
@@ -18,7 +18,7 @@ import statistics
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
@@ -88,9 +88,9 @@ SHAPES = {
     ),
     "responses": Shape(
         "sse",
-        (f'response.created {{"type":"response.created","sequence_number":0,{_RESPONSE % ("in_progress", "null")}}}',),
-        'response.output_text.delta {"type":"response.output_text.delta","sequence_number":98,"item_id":"' + _ITEM + '",'
-        '"output_index":0,"content_index":0,"delta":"%s","logprobs":[],"obfuscation":"wIfGmqokzC8KL"}',
+        (f'response.created {{"type":"response.created",{_RESPONSE % ("in_progress", "null")}}}',),
+        'response.output_text.delta {"type":"response.output_text.delta","sequence_number":98,"item_id":"'
+        + _ITEM + '","output_index":0,"content_index":0,"delta":"%s","logprobs":[],"obfuscation":"wIfGmqokzC8KL"}',
         (
             'response.completed {"type":"response.completed","sequence_number":99,'
             + _RESPONSE % ("completed", '{"input_tokens":9,"output_tokens":9,"total_tokens":18}')
@@ -131,7 +131,7 @@ SHAPES = {
         (
             'message-start {"id":"599ae0aa-0ef6-49e4-b7f4-e2fafc40ca2c","type":"message-start","delta":{"message":'
             '{"role":"assistant","content":[],"tool_plan":"","tool_calls":[],"citations":[]}}}',
-            'content-start {"type":"content-start","index":0,"delta":{"message":{"content":{"type":"text","text":""}}}}',
+            'content-start {"type":"content-start","index":0,"delta":{"message":{"content":{"text":""}}}}',
         ),
         'content-delta {"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"%s"}}}}',
         (
@@ -218,7 +218,6 @@ def ways(program: DecodeProgram, dialect: str, frames: int) -> dict[str, tuple[W
     pieces = wire(dialect, frames)
     bulk = reads(pieces)
     cut = BY_HAND[dialect]().cut(b"".join(pieces))
-    done = program.done
 
     def hand_over(source: list[bytes]) -> Way:
         def way() -> list[StreamingEvent]:
@@ -250,17 +249,13 @@ def ways(program: DecodeProgram, dialect: str, frames: int) -> dict[str, tuple[W
 
     def rules_cut() -> list[StreamingEvent]:
         pipeline = program.open()
-        out = pipeline.read(named)
-        return out if done is None else out + pipeline.read([(None, done)])
-
-    def rules_end() -> list[StreamingEvent]:
-        pipeline = program.open()
-        return pipeline.read(named) + pipeline.finish()
+        pipeline._read(named, at_end=False)  # what `feed` does after its framing
+        return pipeline._taken() + pipeline.finish()
 
     return {
         "frame": (hand_over(bulk), rules_over(bulk)),
         "alone": (hand_over(pieces), rules_over(pieces)),
-        "rules": (hand_cut, rules_end),
+        "rules": (hand_cut, rules_cut),
         "closures": (hand_over(bulk), rules_over(bulk, "generic")),
     }
 

@@ -7,6 +7,7 @@ call for the client never become one; usage is folded once, at the end; the end 
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -62,8 +63,8 @@ class _Block:
     """A block that may still grow. `index` is its block index."""
 
     __slots__ = (
-        "arguments_at", "call", "call_id", "data", "given_id", "held", "index", "item_id", "key", "kind", "last", "name",
-        "native", "number", "parts", "pieces", "result", "started", "whole",
+        "arguments_at", "call_id", "given_id", "held", "index", "item_id", "key", "kind", "last", "name", "native",
+        "number", "parts", "pieces", "result", "started", "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, index: int) -> None:
@@ -117,6 +118,8 @@ class Accumulator:
         self.mark = False
         self.is_over = False  # a fault or a mark came
         self.sentinel = False
+        self.data = b""  # the frame that is read now, and which of its elements where it is a list
+        self.element: int | None = None
         self.touched = False  # some fact of this frame was emitted
         self.answered = False  # some fact other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
@@ -127,6 +130,20 @@ class Accumulator:
         self._usage: dict[str, int] = {}
         self._usage_raw: Any = None
         self._ids: set[str] = set()
+
+    def frame(self) -> Any:
+        """The frame that is read now, whole, for the few rules that want it so; None where it cannot be had.
+
+        Its bytes were read once, but what a view leaves out may hold what is no text.
+        """
+        try:
+            whole = msgspec.json.decode(self.data)
+        except (ValueError, msgspec.MsgspecError):
+            try:
+                whole = mend(json.loads(self.data.decode("utf-8", "replace")))
+            except (ValueError, RecursionError):
+                return None
+        return whole if self.element is None else whole[self.element]
 
     # ---- candidates ----
 

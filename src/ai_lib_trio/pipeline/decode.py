@@ -53,8 +53,8 @@ class _Lines:
             self.fault = "oversize"
             self._pieces.clear()
 
-    def _take(self, line: bytes) -> bytes:
-        """A complete line, with the pieces that came before."""
+    def _take(self, line: bytes) -> bytes | None:
+        """A complete line, with the pieces that came before; None where it is over the bound."""
         if self._pieces:
             self._pieces.append(line)
             line = b"".join(self._pieces)
@@ -62,6 +62,7 @@ class _Lines:
             self._pending = 0
         if self._size + len(line) > self._max:
             self.fault = "oversize"
+            return None
         if self._first:
             self._first = False
             if line.startswith(BOM):
@@ -99,8 +100,7 @@ class Sse(_Lines):
             end = data.find(gap, at) + len(gap)
             if end < len(gap):
                 end = len(data)
-            self._by_lines(data[at:end], frames)
-            if self.fault:
+            if not self._by_lines(data[at:end], frames):
                 break
             at = end if end == len(data) else self._plain_events(data, end, gap, frames)
         return frames
@@ -128,7 +128,7 @@ class Sse(_Lines):
                 frames.append((self._name, data[start:stop]))
 
     def _begins(self, data: bytes, at: int, end: bytes) -> bool:
-        """Whether a plain event begins here; then what stands before its data is kept: mostly the next one has the same."""
+        """Whether a plain event begins here; what stands before its data is kept then: the next mostly has it too."""
         if data.startswith(b"data: ", at):
             self._before, self._name = b"data: ", None
             return True
@@ -142,8 +142,8 @@ class Sse(_Lines):
         self._before, self._name = data[at : start + 6], head[7:].decode("utf-8", "replace") or None
         return True
 
-    def _by_lines(self, data: bytes, frames: list[Frame]) -> None:
-        """Any bytes: the reference for the short way of `feed`, which is for whole events."""
+    def _by_lines(self, data: bytes, frames: list[Frame]) -> bool:
+        """Any bytes, the long way. False where a line is over the bound."""
         if self._after_cr and data[0] == 10:  # the LF of a CRLF that was cut in two
             data = data[1:]
         if data:
@@ -154,16 +154,20 @@ class Sse(_Lines):
                 rest = lines.pop()
             for line in lines:
                 if not self._line(line, frames):
-                    return
+                    return False
             if rest is not None:
                 self._keep(rest)
         else:
             self._after_cr = False
+        return True
 
     def _line(self, line: bytes, frames: list[Frame]) -> bool:
         if self._pieces or self._first:
-            line = self._take(line)
-        if self.fault or self._size + len(line) > self._max:
+            taken = self._take(line)
+            if taken is None:
+                return False
+            line = taken
+        elif self._size + len(line) > self._max:
             self.fault = "oversize"
             return False
         if not line:
@@ -202,28 +206,30 @@ class JsonLines(_Lines):
     """One JSON text a line (NDJSON). Empty lines are passed over; the last line needs no end."""
 
     def feed(self, data: bytes) -> list[Frame]:
-        frames: list[Frame] = []
         if self.fault or not data:
-            return frames
-        at, find = 0, data.find
-        while (end := find(b"\n", at)) >= 0:
-            line = data[at:end]
-            if self._pieces or self._first or end - at > self._max:
-                line = self._take(line)
-                if self.fault:
-                    return frames
-            if line and (line[0] > 32 or not line.isspace()):
-                frames.append((None, line))
-            at = end + 1
-        if at < len(data):
-            self._keep(data[at:])
-        return frames
+            return []
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and (self._pieces or self._first):
+            first = self._take(lines[0])
+            if first is None:
+                return []
+            lines[0] = first
+        if len(data) > self._max:
+            for at, line in enumerate(lines):
+                if len(line) > self._max:
+                    self.fault = "oversize"
+                    del lines[at:]
+                    break
+        if rest and not self.fault:
+            self._keep(rest)
+        return [(None, line) for line in lines if line and (line[0] > 32 or not line.isspace())]
 
     def finish(self) -> list[Frame]:
         if not self._pieces or self.fault:
             return []
         line = self._take(b"")
-        return [] if self.fault or not line or line.isspace() else [(None, line)]
+        return [] if not line or line.isspace() else [(None, line)]
 
 
 _OUTSIDE = re.compile(rb'["{}\[\],]')

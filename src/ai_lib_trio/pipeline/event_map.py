@@ -37,11 +37,15 @@ MAX_DEPTH = 12  # of rules inside rules; the printed backend nests as deep, and 
 
 
 class Place(NamedTuple):
-    """A path, resolved: the slot of its root, and the root's node in the view."""
+    """A path, resolved: the slot of its root, and the root's node in the view.
+
+    `is_frame` says that the whole frame is taken as it is: the view need not keep it, since its bytes are at hand.
+    """
 
     path: Path
     slot: int
     node: Node
+    is_frame: bool = False
 
 
 class Test(NamedTuple):
@@ -344,6 +348,8 @@ class Rules:
             known = ", ".join("$" + name for name in scope.names if name)
             raise where.error(f"expected a bound name ({known}), got `{path}`")
         self.used.add(found.slot)
+        if whole and found.slot == 0 and not path.steps and not path.query:
+            return Place(path, found.slot, found.node, is_frame=True)
         if path.query:
             found.node.take()
         elif whole:

@@ -365,10 +365,11 @@ class Pipeline:
                         self._unreadable(data, error, at_end)
                         return
                     decode, run = self._decode, self._run
-                facts.touched = False
+                facts.touched, facts.data = False, data
                 if value.__class__ is list:
-                    for item in value:
+                    for facts.element, item in enumerate(value):
                         run(item, event, None, facts)
+                    facts.element = None
                 else:
                     run(value, event, None, facts)
                 if not facts.touched:

@@ -192,6 +192,8 @@ class _Printer:
 
     def read(self, place: Place) -> str:
         path, slot = place.path, place.slot
+        if place.is_frame:
+            return "facts.frame()"
         if path.is_wild:
             return self.read_many(place)
         current = f"s{slot}"
