@@ -120,6 +120,7 @@ class Accumulator:
         self.sentinel = False
         self.data = b""  # the frame that is read now, and which of its elements where it is a list
         self.element: int | None = None
+        self.joins: dict[int, tuple[Any, ...]] = {}  # what rules joined last, so that they need not again
         self.touched = False  # some fact of this frame was emitted
         self.answered = False  # some fact other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
@@ -132,18 +133,8 @@ class Accumulator:
         self._ids: set[str] = set()
 
     def frame(self) -> Any:
-        """The frame that is read now, whole, for the few rules that want it so; None where it cannot be had.
-
-        Its bytes were read once, but what a view leaves out may hold what is no text.
-        """
-        try:
-            whole = msgspec.json.decode(self.data)
-        except (ValueError, msgspec.MsgspecError):
-            try:
-                whole = mend(json.loads(self.data.decode("utf-8", "replace")))
-            except (ValueError, RecursionError):
-                return None
-        return whole if self.element is None else whole[self.element]
+        """The frame that is read now, whole, for the few rules that want it so."""
+        return _part(self.data, self.element, ())
 
     # ---- candidates ----
 
@@ -519,7 +510,9 @@ class Accumulator:
             counted = _count(found, "reasoning_tokens", reasoning) or counted
         if counted:
             self.touched = self.answered = True
-        if raw.__class__ is dict:
+        if raw.__class__ is tuple:  # where it stands: frame, element, keys
+            self._usage_raw = raw
+        elif raw.__class__ is dict:
             self._usage_raw = mend(raw) if self.odd else raw
 
     def metadata(self, model: str | None, response_id: str | None) -> None:
@@ -553,6 +546,8 @@ class Accumulator:
         found = self._usage
         if not found and self._usage_raw is None:
             return None
+        if self._usage_raw.__class__ is tuple:
+            self._usage_raw = _part(*self._usage_raw)
         ending = self.ending
         total_in = _plus(found, "input_tokens", ending.input_excludes)
         total_out = _plus(found, "output_tokens", ending.output_excludes)
@@ -634,6 +629,24 @@ def _count(found: dict[str, int], field: str, value: Any) -> bool:
         return False
     found[field] = int(value)
     return True
+
+
+def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
+    """What stands in a frame that a view was read from; None where it cannot be had.
+
+    Its bytes were read once, but what a view leaves out may hold what is no text.
+    """
+    try:
+        found = msgspec.json.decode(data)
+    except (ValueError, msgspec.MsgspecError):
+        try:
+            found = mend(json.loads(data.decode("utf-8", "replace")))
+        except (ValueError, RecursionError):
+            return None
+    found = found if element is None else found[element]
+    for key in keys:
+        found = found[key]
+    return found
 
 
 def _index(cand: _Candidate) -> int:

@@ -7,9 +7,8 @@ manifest enters the source, which holds slot numbers, made-up names and constant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from ..protocol.rules import And, Compare, Cond, Exists, In, Not, Or, value_test
@@ -63,15 +62,6 @@ class _Opened:
             )
 
 
-def _pairs(by: str) -> Callable[[int, int], str]:
-    """Two whole numbers joined, with the last pairs kept: numbers become text slowly."""
-    return lru_cache(maxsize=64)(lambda one, other: f"{one}{by}{other}")
-
-
-def _are_ints(locals: list[str]) -> str:
-    return " and ".join([f"{local}.__class__ is int" for local in locals])
-
-
 def _nothing(key: Any) -> None:
     """What an object gives that is none."""
 
@@ -101,6 +91,8 @@ class _Printer:
         # Objects that were looked into here: an object's class is tested once for all that is read of it.
         self._opened: list[dict[_Key, _Opened]] = [{}]
         self._certain: list[str] = []  # locals that are something in this block
+        self._joins = 0  # joined texts that were printed
+        self._is_rare = False  # what is printed now hardly ever runs: it reads for itself alone
 
     # ---- source ----
 
@@ -192,7 +184,7 @@ class _Printer:
 
     def read(self, place: Place) -> str:
         path, slot = place.path, place.slot
-        if place.is_frame:
+        if place.whole == ():
             return "facts.frame()"
         if path.is_wild:
             return self.read_many(place)
@@ -227,13 +219,14 @@ class _Printer:
 
     def open(self, holder: str, key: _Key, node: Node | None) -> tuple[int, _Opened]:
         """An object looked into, here or in an outer block, and that block's number; its test is written at the end."""
-        for level in reversed(range(len(self._opened))):
+        last = len(self._opened) - 1
+        for level in range(last, last - 1 if self._is_rare else -1, -1):
             if key in self._opened[level]:
                 return level, self._opened[level][key]
         kind = None if node is None else self.class_of(node)
         opened = self._opened[-1][key] = _Opened(holder, kind, len(self.lines), "    " * self._depth)
         self.lines.append("")
-        return len(self._opened) - 1, opened
+        return last, opened
 
     def class_of(self, node: Node) -> str:
         name = f"n{id(node)}"
@@ -275,10 +268,17 @@ class _Printer:
         elif isinstance(value, Join):
             items = [self.local(self.value(item)) for item in value.items]
             whole = f"joined([{', '.join(items)}], {self.constant(value.by)})"
-            if len(items) == 2:  # two numbers that name a block: the same ones in frame after frame
-                pair = self.constant(_pairs(value.by))
-                whole = f"{pair}({items[0]}, {items[1]}) if {_are_ints(items)} else {whole}"
-            self.line(f"{out} = {whole}")
+            # Mostly the numbers that name a block, the same small objects in frame after frame: numbers become text
+            # slowly.
+            slot, before = self._joins, self.name()
+            self._joins += 1
+            same = " and ".join([f"{item} is {before}[{at}]" for at, item in enumerate(items)])
+            self.line(f"{before} = facts.joins.get({slot}, {(None,) * (len(items) + 1)})")
+            with self.block(f"if {same}:"):
+                self.line(f"{out} = {before}[{len(items)}]")
+            with self.block("else:"):
+                self.line(f"{out} = {whole}")
+                self.line(f"facts.joins[{slot}] = ({', '.join(items)}, {out})")
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
@@ -405,7 +405,9 @@ class _Printer:
             with self.block(f"if {' or '.join(unknown) or 'False'}:"):
                 self.emit(rule.fact, rule.extract)
         elif rule.fact is not None:
+            self._is_rare = rule.fact == "StreamError"
             self.emit(rule.fact, rule.extract)
+            self._is_rare = False
         self.rules(rule.rules)
         if before is not None:
             self.line(f"if facts.at is not {before}: facts.select({before})")
@@ -451,12 +453,22 @@ class _Printer:
             return "False" if kind == "flag" else "None"
         if isinstance(value, Const):
             return self.constant(of_kind(kind, value.value))
-        if kind in ("any", "word"):
+        if kind == "later" and isinstance(value, Read) and value.place.whole:
+            place = value.place
+            if place.node.find().struct is None:  # plain JSON for another rule's sake
+                return f"s{place.slot}"
+            out, steps = self.name(), self.constant(place.whole)
+            kind = self.class_of(place.node.find())
+            self.line(f"{out} = (facts.data, facts.element, {steps}) if s{place.slot}.__class__ is {kind} else None")
+            return out
+        if kind in ("any", "later", "word"):
             return self.local(self.value(value))
         found = self.local(self.value(value))
         out = self.name()
         if kind == "text":
             self.line(f"{out} = {found} if {found} and {found}.__class__ is str else None")
+        elif kind == "key" and isinstance(value, Join):  # text already
+            return found
         elif kind == "key":
             self.line(f"{out} = {found} if {found}.__class__ is int or {found}.__class__ is str else None")
         elif kind == "count":
