@@ -2,11 +2,12 @@
 
     python -m benchmarks.decode [--dialect NAME] [--rounds N] [--frames N]
 
-Prints one JSON object: for each dialect the microseconds of a frame by hand (`by_hand_us`) and by the rules (`us`), and
-the ratios. `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the
-same with each frame in a read of its own, as a paced stream brings it; `rules` begins with frames that are cut already;
-`closures` is the whole way over the reference backend. Frames have the shapes and sizes of recorded ones: a stream's
-first frame, many deltas of text, its last. Both sides must give the same text and the same counts.
+Prints one JSON object: what an event costs as a reply grows (`growth`), and for each dialect the microseconds of a frame
+by hand (`by_hand_us`) and by the rules (`us`), least of the rounds; and the ratios of the rounds, median and (least,
+most). `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the same with each frame
+in a read of its own, as a paced stream brings it; `rules` begins with frames that are cut already; `closures` is the
+whole way over the reference backend. Frames have the shapes and sizes of recorded ones: a stream's first frame, many
+deltas of text, its last. Both sides must give the same text, counts and reason.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.types.events import FinalCandidate, Metadata, PartialContentDelta, StreamEnd, StreamingEvent
+
+from ai_lib_trio.types.response import fold
 
 from .by_hand import BY_HAND
 
@@ -275,9 +278,42 @@ def measure(dialect: str, frames: int, rounds: int, catalog: Catalog) -> dict[st
         found[kind] = {
             "by_hand_us": min(times[0]),
             "us": min(times[1]),
-            "ratio": min(times[1]) / min(times[0]),
-            "ratios": [min(ratios), statistics.median(ratios), max(ratios)],
+            "ratio": statistics.median(ratios),
+            "spread": [min(ratios), max(ratios)],
         }
+    return found
+
+
+def growth(catalog: Catalog) -> dict[str, dict[str, float]]:
+    """Microseconds of an event as a reply grows: of text, and of one call's arguments; decoded, and folded to a reply.
+
+    Where it costs the same whatever the length, the whole is linear.
+    """
+    program = program_of(catalog, "chat_completions")
+    call = '"tool_calls":[{"index":0,%s"function":{%s"arguments":"%s"}}]'
+    shapes = {"text": '"content":" word"', "arguments": call % ("", "", "0,")}
+    found: dict[str, dict[str, float]] = {}
+    for kind, delta in shapes.items():
+        first = call % ('"id":"c",', '"name":"f",', "") if kind == "arguments" else '"content":""'
+        frames = [
+            f'data: {_chat(f"""{{"index":0,"delta":{{{one}}},"finish_reason":null}}""")}\n\n'.encode()
+            for one in (first, delta)
+        ]
+        found[kind] = {}
+        for events in (1_000, 10_000, 100_000):
+            body = frames[0] + frames[1] * events + b"data: [DONE]\n\n"
+            pieces = [body[at : at + READ_BYTES] for at in range(0, len(body), READ_BYTES)]
+            took = []
+            for _ in range(3):
+                began = time.process_time_ns()
+                pipeline = program.open()
+                out: list[StreamingEvent] = []
+                for piece in pieces:
+                    out += pipeline.feed(piece)
+                fold(out)
+                took.append((time.process_time_ns() - began) / events / 1e3)
+            assert len(out) > events, (kind, len(out))
+            found[kind][str(events)] = min(took)
     return found
 
 
@@ -291,7 +327,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    print(json.dumps({name: measure(name, args.frames, args.rounds, catalog) for name in args.dialect or SHAPES}))
+    dialects = {name: measure(name, args.frames, args.rounds, catalog) for name in args.dialect or SHAPES}
+    print(json.dumps({"dialects": dialects, "growth": growth(catalog)}))
 
 
 if __name__ == "__main__":
