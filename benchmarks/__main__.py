@@ -59,11 +59,11 @@ class Row(NamedTuple):
 
 
 ROWS = [
-    Row("bulk stream", "bulk", "us_per_event", 0.30, events=20_000, quick_events=5_000),
-    Row("bulk stream, TLS", "bulk", "us_per_event", 0.13, events=20_000, is_tls=True, quick_events=5_000),
+    Row("bulk stream", "bulk", "us_per_event", 0.30, events=20_000, quick_events=3_000),
+    Row("bulk stream, TLS", "bulk", "us_per_event", 0.13, events=20_000, is_tls=True, quick_events=3_000),
     Row("bulk stream of 1,000", "bulk", "us_per_event", None, events=1_000, quick_events=None, clients=OWN),
     Row("bulk stream of 100,000", "bulk", "us_per_event", None, events=100_000, quick_events=None, clients=OWN),
-    Row("request", "request", "ms_per_request", 0.25, events=300, quick_events=200),
+    Row("request", "request", "ms_per_request", 0.25, events=300, quick_events=100),
     Row("paced, 100 x 50/s", "paced", "us_per_event", 0.33, streams=100, events=100, quick_events=50),
     Row("paced, 1,000 x 50/s", "paced", "us_per_event", None, 1000, 100, quick_events=None, clients=OWN),
     Row("paced, 5,000 x 5/s", "paced", "us_per_event", None, 5000, 10, 200, quick_events=None, clients=OWN),

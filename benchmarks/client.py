@@ -228,6 +228,7 @@ class LiteLLM:
     """litellm, on asyncio; it opens its own connections."""
 
     def __init__(self, base: str, context: ssl.SSLContext | None) -> None:
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks a host for prices before it begins
         import litellm
 
         litellm.suppress_debug_info = True

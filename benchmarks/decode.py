@@ -2,12 +2,12 @@
 
     python -m benchmarks.decode [--dialect NAME] [--rounds N] [--frames N]
 
-Prints one JSON object: what an event costs as a reply grows (`growth`), and for each dialect the microseconds of a frame
-by hand (`by_hand_us`) and by the rules (`us`), least of the rounds; and the ratios of the rounds, median and (least,
-most). `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the same with each frame
-in a read of its own, as a paced stream brings it; `rules` begins with frames that are cut already; `closures` is the
-whole way over the reference backend. Frames have the shapes and sizes of recorded ones: a stream's first frame, many
-deltas of text, its last. Both sides must give the same text, counts and reason.
+Prints one JSON object: what an event costs as a reply grows (`growth`), and for each dialect the microseconds of a
+frame by hand (`by_hand_us`) and by the rules (`us`), least of the rounds, and the ratio, the median of the rounds with
+its spread. `frame` is the whole way (framing, JSON, rules, events) over reads of 64 KiB; `alone` is the same with each
+frame in a read of its own, as a paced stream brings it; `rules` begins with frames that are cut already; `closures` is
+the whole way over the reference backend. Frames have the shapes and sizes of recorded ones: a stream's first frame,
+many deltas of text, its last. Both sides must give the same text, counts and reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.types.events import FinalCandidate, Metadata, PartialContentDelta, StreamEnd, StreamingEvent
-
 from ai_lib_trio.types.response import fold
 
 from .by_hand import BY_HAND

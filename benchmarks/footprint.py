@@ -25,7 +25,7 @@ IMPORTS = {
     "httpx": "import httpx, trio, msgspec",
     "ours": "import ai_lib_trio; ai_lib_trio.open_client, ai_lib_trio.Config",  # names are resolved on first use
     "openai": "import openai",
-    "litellm": "import litellm",
+    "litellm": "import os; os.environ['LITELLM_LOCAL_MODEL_COST_MAP'] = 'True'; import litellm",
 }
 MEASURED = """
 import json, sys, time
