@@ -5,7 +5,10 @@
 Each measurement is a process of its own (`benchmarks.client`) against a provider in another (`benchmarks.provider`), on
 cores of their own where there are two. Rounds are interleaved: every client once, then all again, so that what else the
 machine does falls on all of them alike. What counts is the ratio to httpx on trio written by hand, taken within each
-round; the table shows the median of the ratios and their spread. `docs/performance.md` explains the rows.
+round; the table shows the median of the ratios and their spread. Decoding without a network (`benchmarks.decode`),
+imports and installations (`benchmarks.footprint`) follow. `--quick` takes under three minutes on a machine with nothing
+else to do: two rounds of shorter streams, one round of peers, nothing is installed. `docs/performance.md` explains the
+rows.
 """
 
 from __future__ import annotations
@@ -26,12 +29,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .footprint import compiled_env, imports, installs
+
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "httpx"
 
 
+ALL = ("httpx", "ours", "ours-httpx", "floor", "openai", "litellm")
+OWN = ("httpx", "ours", "floor")
+PEERS = ("openai", "litellm")  # measured where they are installed
+
+
 class Row(NamedTuple):
-    """One load. `target` is the most that ours may cost beside the baseline, None where the number itself counts."""
+    """One load. `target` is the most that ours may cost beside the baseline, None where the number itself counts.
+
+    `quick_events` is what `--quick` takes instead of `events`; None leaves the row out of it.
+    """
 
     name: str
     load: str
@@ -41,17 +54,19 @@ class Row(NamedTuple):
     events: int = 1
     every: int = 20
     is_tls: bool = False
-    is_quick: bool = True
-    clients: tuple[str, ...] = ("httpx", "ours", "ours-httpx", "floor", "openai")
+    quick_events: int | None = 1
+    clients: tuple[str, ...] = ALL
 
 
 ROWS = [
-    Row("bulk stream", "bulk", "us_per_event", 0.30, events=20_000),
-    Row("bulk stream, TLS", "bulk", "us_per_event", 0.13, events=20_000, is_tls=True),
-    Row("request", "request", "ms_per_request", 0.25, events=300),
-    Row("paced, 100 x 50/s", "paced", "us_per_event", 0.33, streams=100, events=100),
-    Row("paced, 1,000 x 50/s", "paced", "us_per_event", None, 1000, 100, is_quick=False, clients=("httpx", "ours")),
-    Row("paced, 5,000 x 5/s", "paced", "us_per_event", None, 5000, 10, 200, is_quick=False, clients=("httpx", "ours")),
+    Row("bulk stream", "bulk", "us_per_event", 0.30, events=20_000, quick_events=3_000),
+    Row("bulk stream, TLS", "bulk", "us_per_event", 0.13, events=20_000, is_tls=True, quick_events=3_000),
+    Row("bulk stream of 1,000", "bulk", "us_per_event", None, events=1_000, quick_events=None, clients=OWN),
+    Row("bulk stream of 100,000", "bulk", "us_per_event", None, events=100_000, quick_events=None, clients=OWN),
+    Row("request", "request", "ms_per_request", 0.25, events=300, quick_events=100),
+    Row("paced, 100 x 50/s", "paced", "us_per_event", 0.33, streams=100, events=100, quick_events=50),
+    Row("paced, 1,000 x 50/s", "paced", "us_per_event", None, 1000, 100, quick_events=None, clients=OWN),
+    Row("paced, 5,000 x 5/s", "paced", "us_per_event", None, 5000, 10, 200, quick_events=None, clients=OWN),
     Row("cancel 200 streams", "cancel", "closed_ms", None, streams=200),
     Row("leave 200 streams early", "abandon", "left_open", None, streams=200),
     Row("an idle stream", "idle", "kb_per_stream", None, streams=300),
@@ -62,8 +77,8 @@ UNITS = {
     "closed_ms": "ms",
     "left_open": "open",
     "kb_per_stream": "KB",
-    "import_ms": "ms",
 }
+DECODED = {"frame": "whole way", "alone": "a frame a read", "rules": "frames cut", "closures": "reference backend"}
 
 
 class Cell(NamedTuple):
@@ -114,13 +129,17 @@ def certificate_in(folder: Path) -> Path | None:
     return both
 
 
-def measure(client: str, row: Row, base: str, certificate: Path | None) -> dict[str, float] | str:
+def measure(
+    client: str, row: Row, base: str, certificate: Path | None, env: dict[str, str] | None = None
+) -> dict[str, float] | str:
     """One process's figures, or the last line of what went wrong."""
     command = [sys.executable, "-m", "benchmarks.client", client, row.load, "--base", base]
     command += ["--streams", str(row.streams), "--events", str(row.events), "--every", str(row.every)]
     command += ["--ca", str(certificate)] if row.is_tls else []
     try:
-        done = subprocess.run(_pinned(command, 0), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            _pinned(command, 0), cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
     except subprocess.TimeoutExpired:
         return "took over 120 s"
     if done.returncode:
@@ -128,19 +147,18 @@ def measure(client: str, row: Row, base: str, certificate: Path | None) -> dict[
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def import_ms(module: str) -> float:
-    code = f"import time; t = time.process_time(); import {module}; print((time.process_time() - t) * 1e3)"
-    return float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout)
-
-
-def run_row(row: Row, clients: list[str], rounds: int, base: str, certificate: Path | None) -> list[Cell]:
+def run_row(
+    row: Row, clients: list[str], rounds: int, base: str, certificate: Path | None, env: dict[str, str], *, quick: bool
+) -> list[Cell]:
     values: dict[str, list[float]] = {client: [] for client in clients}
     ratios: dict[str, list[float]] = {client: [] for client in clients}
     more: dict[str, dict[str, float]] = {}
-    for _ in range(rounds):
+    for number in range(rounds):
         seen: dict[str, float] = {}
         for client in clients:
-            told = measure(client, row, base, certificate)
+            if quick and number and client in PEERS:
+                continue
+            told = measure(client, row, base, certificate, env)
             if isinstance(told, str):
                 print(f"{row.name}: {client}: {told}", file=sys.stderr)
                 continue
@@ -153,9 +171,17 @@ def run_row(row: Row, clients: list[str], rounds: int, base: str, certificate: P
     return [Cell(client, values[client], ratios[client], more.get(client, {})) for client in clients if values[client]]
 
 
+def decoded(env: dict[str, str], *, quick: bool) -> dict[str, Any]:
+    """What `benchmarks.decode` prints."""
+    command = [sys.executable, "-m", "benchmarks.decode", "--rounds", "7" if quick else "30"]
+    command += ["--frames", "1000"] if quick else []
+    done = subprocess.run(_pinned(command, 0), cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
 def machine() -> dict[str, Any]:
     versions = {}
-    for name in ("ai-lib-trio", "trio", "httpx", "httpcore", "h11", "httptools", "msgspec", "openai"):
+    for name in ("ai-lib-trio", "trio", "httpx", "httpcore", "h11", "httptools", "msgspec", *PEERS):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     model = platform.processor() or platform.machine()
@@ -183,60 +209,93 @@ def _shown(row: Row, cell: Cell) -> str:
     return line + (f"   {extra}" if extra else "")
 
 
+def _print_decoded(report: dict[str, Any]) -> None:
+    print("decode, bytes to typed events, no network; us a frame by hand and by the rules   (target x 2.0)")
+    for name, kinds in report["dialects"].items():
+        told = [
+            f"{said} {kinds[kind]['by_hand_us']:.2f} {kinds[kind]['us']:.2f} x {kinds[kind]['ratio']:.2f}"
+            for kind, said in DECODED.items()
+        ]
+        print(f"  {name:<17} " + "; ".join(told))
+    slowest = max(report["dialects"], key=lambda name: report["dialects"][name]["frame"]["ratio"])
+    longest = max(report["dialects"], key=lambda name: report["dialects"][name]["frame"]["us"])
+    print(f"  farthest from the loop by hand: {slowest}; longest: {longest}")
+    print("us an event as a reply grows, decoded and folded")
+    for kind, sizes in report["growth"].items():
+        print(f"  {kind:<17} " + ", ".join(f"{int(events):,} events {us:.2f}" for events, us in sizes.items()))
+
+
+def _print_footprint(report: dict[str, Any]) -> None:
+    print("import, CPU ms and peak MB   (target 115 ms, 31 MB)")
+    for name, rounds in report["imports"].items():
+        took = [one["ms"] for one in rounds]
+        peak = statistics.median(one["peak_mb"] for one in rounds)
+        print(f"  {name:<11} {statistics.median(took):6.0f} ms ({min(took):.0f} to {max(took):.0f})  {peak:.1f} MB")
+    for what, told in report.get("installs", {}).items():
+        if "failed" in told:
+            print(f"install, {what}: {told['failed']}")
+            continue
+        parts = ", ".join(f"{name} {size}" for name, size in told["largest"].items())
+        print(
+            f"install, {what}: {told['mb']:.1f} MB ({parts}); pydantic {'in' if told['has_pydantic'] else 'not in'} it"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="under three minutes: fewer rounds, no thousands of streams"
     )
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--only", help="rows whose name has this in it")
+    parser.add_argument("--only", help="rows whose name has this in it; `decode` and `import` are names too")
     parser.add_argument("--rounds", type=int)
     args = parser.parse_args()
     rounds = args.rounds or (2 if args.quick else 5)
-    rows = [row for row in ROWS if (row.is_quick or not args.quick) and (not args.only or args.only in row.name)]
-    has_openai = importlib.util.find_spec("openai") is not None
+    rows = [row for row in ROWS if not args.only or args.only in row.name]
+    if args.quick:
+        rows = [row._replace(events=row.quick_events) for row in rows if row.quick_events is not None]
     report: dict[str, Any] = {"machine": machine(), "rounds": rounds, "rows": []}
-    if not args.json:
-        about = report["machine"]
-        print(f"Python {about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores", end="; ")
-        print(", ".join(f"{name} {one}" for name, one in about["versions"].items()))
-        print(f"client CPU, median of {rounds} rounds; x: beside {BASELINE} on trio by hand, (least to most)\n")
-    with tempfile.TemporaryDirectory() as folder:
-        certificate = certificate_in(Path(folder)) if any(row.is_tls for row in rows) else None
-        with contextlib.ExitStack() as stack:
-            plain = stack.enter_context(provider())
-            secure = stack.enter_context(provider(certificate=certificate)) if certificate is not None else None
-            for row in rows:
-                if row.is_tls and secure is None:
-                    print(f"{row.name}: no openssl to make a certificate with", file=sys.stderr)
-                    continue
-                clients = [client for client in row.clients if client != "openai" or has_openai]
-                base = secure if row.is_tls and secure is not None else plain
-                cells = run_row(row, clients, rounds, base, certificate)
-                report["rows"].append(
-                    {
-                        "name": row.name,
-                        "metric": row.metric,
-                        "target": row.target,
-                        "cells": [cell._asdict() for cell in cells],
-                    }
-                )
-                if not args.json:
-                    target = f"   (target x {row.target})" if row.target is not None else ""
-                    print(row.name + target)
-                    print(*(_shown(row, cell) for cell in cells), sep="\n", flush=True)
-    if not args.only:
-        modules = ["trio", "httpx", "ai_lib_trio", *(["openai"] if has_openai else [])]
-        report["import_ms"] = {name: statistics.median(import_ms(name) for _ in range(rounds)) for name in modules}
-        report["open_client_ms"] = statistics.median(
-            import_ms("ai_lib_trio; ai_lib_trio.open_client, ai_lib_trio.Config") for _ in range(rounds)
-        )
+
+    def say(*texts: Any) -> None:
         if not args.json:
-            print("import, CPU ms")
-            print("  " + ", ".join(f"{name} {one:.0f}" for name, one in report["import_ms"].items()))
-            print(f"  ai_lib_trio with what a client needs {report['open_client_ms']:.0f}")
+            print(*texts, flush=True)
+
+    about = report["machine"]
+    said = ", ".join(f"{name} {one}" for name, one in about["versions"].items())
+    say(
+        f"Python {about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, load",
+        *about["load"],
+    )
+    say(f"{said}\nclient CPU, median of {rounds} rounds; x: beside {BASELINE} on trio by hand, (least to most)\n")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        env = compiled_env(Path(folder))
+        certificate = certificate_in(Path(folder)) if any(row.is_tls for row in rows) else None
+        plain = stack.enter_context(provider()) if rows else ""
+        secure = stack.enter_context(provider(certificate=certificate)) if certificate is not None else None
+        if not args.only or args.only in "import":
+            report["imports"] = imports(rounds, env, lambda command: _pinned(command, 0))
+            if not args.quick:
+                report["installs"] = installs()
+        for row in rows:
+            if row.is_tls and secure is None:
+                print(f"{row.name}: no openssl to make a certificate with", file=sys.stderr)
+                continue
+            clients = [one for one in row.clients if one not in PEERS or importlib.util.find_spec(one)]
+            base = secure if row.is_tls and secure is not None else plain
+            cells = run_row(row, clients, rounds, base, certificate, env, quick=args.quick)
+            told = {"name": row.name, "metric": row.metric, "target": row.target}
+            report["rows"].append({**told, "cells": [cell._asdict() for cell in cells]})
+            say(row.name + (f"   (target x {row.target})" if row.target is not None else ""))
+            say("\n".join(_shown(row, cell) for cell in cells))
+        if not args.only or args.only in "decode":
+            report["decode"] = decoded(env, quick=args.quick)
     if args.json:
         print(json.dumps(report, indent=2))
+        return 0
+    if "decode" in report:
+        _print_decoded(report["decode"])
+    if "imports" in report:
+        _print_footprint(report)
     return 0
 
 

@@ -266,3 +266,13 @@ def test_a_binary_message_over_the_bound_is_refused_by_its_prelude() -> None:
     data = binary(b"1", EVENT) + binary(b"x" * 200, EVENT)
     assert frames_of(EventStream, data, bound=100) == [(None, b"1")]
     assert read(EventStream, [data], 100)[1] == "oversize"
+
+
+def test_a_bound_on_lines_counts_what_came_before_and_the_mark_of_the_encoding() -> None:
+    for data, expected in (
+        (b"123456\n12345678\n1\n", [(None, b"123456")]),
+        (b"\xef\xbb\xbf123456\n1\n", []),
+        (b"1\n2\n123456789", [(None, b"1"), (None, b"2")]),
+    ):
+        assert frames_of(JsonLines, data, bound=7) == expected
+        assert read(JsonLines, [data], 7)[1] == "oversize"

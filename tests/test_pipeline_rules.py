@@ -231,6 +231,26 @@ def test_a_value_taken_whole_can_be_read_into_as_well() -> None:
     assert text_of(events) == ["a"]
 
 
+def test_a_frame_taken_whole_is_the_one_on_the_wire_also_where_it_is_an_element_of_a_list() -> None:
+    rules = """
+    rules: { cited: { match: exists($.c), emit: Citation, extract: { data: $ } } }
+    error: { match: exists($.e), extract: { message: $.e, error: $ } }
+    """
+    frames = [{"c": 1, "more": [1]}, [{"no": 1}, {"c": 2, "of": {"a": "list"}}], {"e": "bad", "more": {}}]
+    events = run(EOF + rules, *frames)
+    cited = [event.data for event in events if isinstance(event, Citation)]
+    assert cited == [{"c": 1, "more": [1]}, {"c": 2, "of": {"a": "list"}}]
+    assert isinstance(events[-1], StreamError)
+    assert events[-1].error == {"e": "bad", "more": {}}
+
+
+def test_a_frame_taken_whole_may_hold_what_is_no_text_where_no_rule_looks() -> None:
+    pipeline = program(EOF + "rules: { c: { match: exists($.c), emit: Citation, extract: { data: $ } } }").open()
+    for odd in (b"\xff", rb"\ud83d"):
+        frame = b'data: {"c": 1, "odd": "%b"}\n\n' % odd
+        assert pipeline.feed(frame) == [Citation({"c": 1, "odd": "\ufffd"})]
+
+
 def test_media_and_raw_blocks_stand_in_their_order() -> None:
     rules = """
     rules:

@@ -7,6 +7,7 @@ call for the client never become one; usage is folded once, at the end; the end 
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -62,13 +63,14 @@ class _Block:
     """A block that may still grow. `index` is its block index."""
 
     __slots__ = (
-        "arguments_at", "call", "call_id", "data", "given_id", "held", "index", "item_id", "kind", "last", "name",
-        "native", "number", "parts", "pieces", "result", "started", "whole",
+        "arguments_at", "call_id", "given_id", "held", "index", "item_id", "key", "kind", "last", "name", "native",
+        "number", "parts", "pieces", "result", "started", "whole",
     )  # fmt: skip
 
     def __init__(self, kind: str, index: int) -> None:
         self.kind = kind  # text, thinking, refusal; call, server, opaque
         self.index = index
+        self.key: Key | None = None  # of a block that text is written to
         self.held = ""  # the first half of a surrogate pair whose second half has not come
         self.last: dict[str, Any] = {}  # attributes as they were last given
         # calls and server blocks
@@ -114,16 +116,25 @@ class Accumulator:
         self.response_id: str | None = None
         self.fault: StreamError | None = None
         self.mark = False
+        self.is_over = False  # a fault or a mark came
         self.sentinel = False
+        self.data = b""  # the frame that is read now, and which of its elements where it is a list
+        self.element: int | None = None
+        self.joins: dict[int, tuple[Any, ...]] = {}  # what rules joined last, so that they need not again
         self.touched = False  # some fact of this frame was emitted
         self.answered = False  # some fact other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
         self.nameless_calls = 0
         self._candidates: dict[int, _Candidate] = {0: _Candidate(0)}
         self._cand = self._candidates[0]
+        self.at = 0  # the index of the candidate in force
         self._usage: dict[str, int] = {}
         self._usage_raw: Any = None
         self._ids: set[str] = set()
+
+    def frame(self) -> Any:
+        """The frame that is read now, whole, for the few rules that want it so."""
+        return _part(self.data, self.element, ())
 
     # ---- candidates ----
 
@@ -136,6 +147,7 @@ class Accumulator:
             if found is None:
                 found = self._candidates[index] = _Candidate(index)
             self._cand = found
+            self.at = index
         return before
 
     def _fresh_block(self, kind: str) -> _Block:
@@ -155,6 +167,7 @@ class Accumulator:
             block = cand.keyed.get((kind, key))
             if block is None:
                 block = cand.keyed[kind, key] = self._fresh_block(kind)
+                block.key = key
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
         else:
@@ -168,7 +181,7 @@ class Accumulator:
         self.touched = True
         cand = self._cand
         block = cand.current
-        if key is not None or block is None or block.kind != "text":
+        if block is None or block.kind != "text" or (key is not None and block.key != key):
             block = self._writing("text", key, False)
         if self.odd:
             content = _join(block, content)
@@ -176,9 +189,13 @@ class Accumulator:
 
     def text_with(self, content: str | None, key: Key | None, alone: bool, signature: str | None, native: Any) -> None:
         """Text with attributes, or attributes of text alone."""
+        if content and not alone:
+            self.text(content, key)
+            if signature is None and native is None:
+                return
         self.touched = True
         block = self._writing("text", key, alone)
-        if content:
+        if content and alone:
             if self.odd:
                 content = _join(block, content)
             self.out.append(PartialContentDelta(content, block.index, self._cand.index))
@@ -203,7 +220,9 @@ class Accumulator:
         native: Any = None,
     ) -> None:
         self.touched = True
-        block = self._writing("thinking", key, alone)
+        block = self._cand.current
+        if alone or block is None or block.kind != "thinking" or (key is not None and block.key != key):
+            block = self._writing("thinking", key, alone)
         if content:
             if self.odd:
                 content = _join(block, content)
@@ -460,16 +479,40 @@ class Accumulator:
 
     # ---- about the reply ----
 
-    def usage(self, *counts: Any) -> None:
+    def usage(
+        self, input: Any, output: Any, total: Any, cached: Any, cache_write: Any, reasoning: Any, raw: Any
+    ) -> None:
         """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
-        *numbers, raw = counts
-        for field, value in zip(USAGE_FIELDS, numbers, strict=True):
-            if value.__class__ is float and value.is_integer():
-                value = int(value)
-            if value.__class__ is int:
-                self._usage[field] = value
-                self.touched = self.answered = True
-        if raw.__class__ is dict:
+        found, counted = self._usage, False  # one by one, a quarter of a loop's time: some wires tell it in every frame
+        if input.__class__ is int:
+            found["input_tokens"], counted = input, True
+        elif input is not None:
+            counted = _count(found, "input_tokens", input) or counted
+        if output.__class__ is int:
+            found["output_tokens"], counted = output, True
+        elif output is not None:
+            counted = _count(found, "output_tokens", output) or counted
+        if total.__class__ is int:
+            found["total_tokens"], counted = total, True
+        elif total is not None:
+            counted = _count(found, "total_tokens", total) or counted
+        if cached.__class__ is int:
+            found["cached_tokens"], counted = cached, True
+        elif cached is not None:
+            counted = _count(found, "cached_tokens", cached) or counted
+        if cache_write.__class__ is int:
+            found["cache_write_tokens"], counted = cache_write, True
+        elif cache_write is not None:
+            counted = _count(found, "cache_write_tokens", cache_write) or counted
+        if reasoning.__class__ is int:
+            found["reasoning_tokens"], counted = reasoning, True
+        elif reasoning is not None:
+            counted = _count(found, "reasoning_tokens", reasoning) or counted
+        if counted:
+            self.touched = self.answered = True
+        if raw.__class__ is tuple:  # where it stands: frame, element, keys
+            self._usage_raw = raw
+        elif raw.__class__ is dict:
             self._usage_raw = mend(raw) if self.odd else raw
 
     def metadata(self, model: str | None, response_id: str | None) -> None:
@@ -488,11 +531,11 @@ class Accumulator:
             self._cand.used = self.touched = self.answered = True
 
     def complete(self) -> None:
-        self.mark = self.touched = self.answered = True
+        self.mark = self.is_over = self.touched = self.answered = True
 
     def error(self, code: Any, type: Any, message: Any, status: Any, error: Any) -> None:
         """The provider's own error. The first one counts."""
-        self.touched = True
+        self.touched = self.is_over = True
         if self.fault is None:
             self.fault = provider_error(code, type, message, status, error, None)
 
@@ -503,6 +546,8 @@ class Accumulator:
         found = self._usage
         if not found and self._usage_raw is None:
             return None
+        if self._usage_raw.__class__ is tuple:
+            self._usage_raw = _part(*self._usage_raw)
         ending = self.ending
         total_in = _plus(found, "input_tokens", ending.input_excludes)
         total_out = _plus(found, "output_tokens", ending.output_excludes)
@@ -576,6 +621,32 @@ class Accumulator:
         if cand.called:
             return ending.with_calls.get("absent" if cand.raw is None else reason, reason)
         return reason
+
+
+def _count(found: dict[str, int], field: str, value: Any) -> bool:
+    """A count that came as 12.0; whether it was one."""
+    if value.__class__ is not float or not value.is_integer():
+        return False
+    found[field] = int(value)
+    return True
+
+
+def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
+    """What stands in a frame that a view was read from; None where it cannot be had.
+
+    Its bytes were read once, but what a view leaves out may hold what is no text.
+    """
+    try:
+        found = msgspec.json.decode(data)
+    except (ValueError, msgspec.MsgspecError):
+        try:
+            found = mend(json.loads(data.decode("utf-8", "replace")))
+        except (ValueError, RecursionError):
+            return None
+    found = found if element is None else found[element]
+    for key in keys:
+        found = found[key]
+    return found
 
 
 def _index(cand: _Candidate) -> int:

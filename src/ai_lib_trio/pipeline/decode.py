@@ -12,7 +12,7 @@ import json
 import re
 import struct
 import zlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["BOM", "FRAMINGS", "Body", "EventStream", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
 
@@ -53,8 +53,8 @@ class _Lines:
             self.fault = "oversize"
             self._pieces.clear()
 
-    def _take(self, line: bytes) -> bytes:
-        """A complete line, with the pieces that came before."""
+    def _take(self, line: bytes) -> bytes | None:
+        """A complete line, with the pieces that came before; None where it is over the bound."""
         if self._pieces:
             self._pieces.append(line)
             line = b"".join(self._pieces)
@@ -62,6 +62,7 @@ class _Lines:
             self._pending = 0
         if self._size + len(line) > self._max:
             self.fault = "oversize"
+            return None
         if self._first:
             self._first = False
             if line.startswith(BOM):
@@ -81,11 +82,68 @@ class Sse(_Lines):
         self._data: list[bytes] = []
         self._event: str | None = None
         self._after_cr = False
+        self._before = b"data: "  # what stood before the data of the last plain event, and the name in it
+        self._name: str | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
         if not data or self.fault:
             return frames
+        if self._first or self._after_cr or len(data) > self._max:
+            self._by_lines(data, frames)
+            return frames
+        gap = b"\n\n" if data.find(b"\r") < 0 else b"\r\n\r\n"
+        at = 0
+        if not (self._data or self._pieces or self._event is not None):
+            at = self._plain_events(data, at, gap, frames)
+        while at < len(data):  # an event of another kind, or one that began before or has not ended
+            end = data.find(gap, at) + len(gap)
+            if end < len(gap):
+                end = len(data)
+            if not self._by_lines(data[at:end], frames):
+                break
+            at = end if end == len(data) else self._plain_events(data, end, gap, frames)
+        return frames
+
+    def _plain_events(self, data: bytes, at: int, gap: bytes, frames: list[Frame]) -> int:
+        """Takes whole events of one line of data, with a name or without, and tells where something else begins.
+
+        Their lines end in LF, in data without a CR, or in CRLF; `gap` is two of these.
+        """
+        mark, other = gap[:1], gap[1:2] if len(gap) == 4 else b""
+        find, starts = data.find, data.startswith
+        before = self._before
+        while True:
+            # A byte is found by memchr; `in`, `split` and `count` look at every byte by themselves (CPython 3.13).
+            if not starts(before, at):
+                if not self._begins(data, at, mark + other):
+                    return at
+                before = self._before
+            start = at + len(before)
+            stop = find(mark, start)
+            if stop < 0 or not starts(gap, stop) or (other and find(other, start, stop) >= 0):
+                return at
+            at = stop + len(gap)
+            if start < stop:
+                frames.append((self._name, data[start:stop]))
+
+    def _begins(self, data: bytes, at: int, end: bytes) -> bool:
+        """Whether a plain event begins here; what stands before its data is kept then: the next mostly has it too."""
+        if data.startswith(b"data: ", at):
+            self._before, self._name = b"data: ", None
+            return True
+        stop = data.find(end[:1], at)
+        start = stop + len(end)
+        if stop < 0 or not data.startswith(b"event: ", at) or not data.startswith(end + b"data: ", stop):
+            return False
+        head = data[at:stop]
+        if b"\n" in head:
+            return False
+        self._before, self._name = data[at : start + 6], head[7:].decode("utf-8", "replace") or None
+        return True
+
+    def _by_lines(self, data: bytes, frames: list[Frame]) -> bool:
+        """Any bytes, the long way. False where a line is over the bound."""
         if self._after_cr and data[0] == 10:  # the LF of a CRLF that was cut in two
             data = data[1:]
         if data:
@@ -96,17 +154,20 @@ class Sse(_Lines):
                 rest = lines.pop()
             for line in lines:
                 if not self._line(line, frames):
-                    return frames
+                    return False
             if rest is not None:
                 self._keep(rest)
         else:
             self._after_cr = False
-        return frames
+        return True
 
     def _line(self, line: bytes, frames: list[Frame]) -> bool:
         if self._pieces or self._first:
-            line = self._take(line)
-        if self.fault or self._size + len(line) > self._max:
+            taken = self._take(line)
+            if taken is None:
+                return False
+            line = taken
+        elif self._size + len(line) > self._max:
             self.fault = "oversize"
             return False
         if not line:
@@ -145,31 +206,30 @@ class JsonLines(_Lines):
     """One JSON text a line (NDJSON). Empty lines are passed over; the last line needs no end."""
 
     def feed(self, data: bytes) -> list[Frame]:
-        frames: list[Frame] = []
         if self.fault or not data:
-            return frames
+            return []
         lines = data.split(b"\n")
         rest = lines.pop()
-        for line in lines:
-            if not self._line(line, frames):
-                return frames
-        if rest:
+        if lines and (self._pieces or self._first):
+            first = self._take(lines[0])
+            if first is None:
+                return []
+            lines[0] = first
+        if len(data) > self._max:
+            for at, line in enumerate(lines):
+                if len(line) > self._max:
+                    self.fault = "oversize"
+                    del lines[at:]
+                    break
+        if rest and not self.fault:
             self._keep(rest)
-        return frames
-
-    def _line(self, line: bytes, frames: list[Frame]) -> bool:
-        line = self._take(line)
-        if self.fault:
-            return False
-        if line and not line.isspace():
-            frames.append((None, line))
-        return True
+        return [(None, line) for line in lines if line and (line[0] > 32 or not line.isspace())]
 
     def finish(self) -> list[Frame]:
-        frames: list[Frame] = []
-        if self._pieces and not self.fault:
-            self._line(b"", frames)
-        return frames
+        if not self._pieces or self.fault:
+            return []
+        line = self._take(b"")
+        return [] if not line or line.isspace() else [(None, line)]
 
 
 _OUTSIDE = re.compile(rb'["{}\[\],]')
@@ -276,6 +336,13 @@ class JsonArray:
         return frames
 
 
+class _Said(NamedTuple):
+    """What a message's headers say: the event's name, and the payload where they stand for one."""
+
+    name: str | None
+    payload: bytes
+
+
 class EventStream:
     """Binary messages with headers and check sums.
 
@@ -291,6 +358,8 @@ class EventStream:
         self._pieces: list[bytes] = []
         self._size = 0
         self._wanted = _PRELUDE_BYTES  # bytes that the next step needs: a prelude, then a whole message
+        self._head: bytes | None = None  # the last headers that were read, and what they say
+        self._said = _Said(None, b"")
 
     def feed(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
@@ -300,46 +369,52 @@ class EventStream:
         self._size += len(data)
         if self._size < self._wanted:
             return frames
-        held = b"".join(self._pieces)
-        at = 0
-        while not self.fault and len(held) - at >= self._wanted:
+        held = data if len(self._pieces) == 1 else b"".join(self._pieces)
+        at, end = 0, len(held)
+        while end - at >= self._wanted:
+            total, headers, check = _PRELUDE.unpack_from(held, at)
             if self._wanted == _PRELUDE_BYTES:
-                self._prelude(held[at : at + _PRELUDE_BYTES])
-            else:
-                self._message(held[at : at + self._wanted], frames)
-                at += self._wanted
-                self._wanted = _PRELUDE_BYTES
+                if zlib.crc32(held[at : at + 8]) != check or total < _PRELUDE_BYTES + headers + 4:
+                    self.fault = "unreadable_frame"
+                elif total > self._max:
+                    self.fault = "oversize"
+                else:
+                    self._wanted = total
+                    if end - at >= total:
+                        continue
+                break
+            start, stop = at + _PRELUDE_BYTES + headers, at + total - 4
+            if zlib.crc32(held[at:stop]) != _NUMBER.unpack_from(held, stop)[0]:
+                self.fault = "unreadable_frame"
+                break
+            said = self._read_headers(held[at + _PRELUDE_BYTES : start])
+            if said is None:
+                self.fault = "unreadable_frame"
+                break
+            payload = held[start:stop] or said.payload
+            if payload:
+                frames.append((said.name, payload))
+            at += total
+            self._wanted = _PRELUDE_BYTES
         self._pieces = [held[at:]]
-        self._size = len(held) - at
+        self._size = end - at
         return frames
 
-    def _prelude(self, prelude: bytes) -> None:
-        total, headers, check = _PRELUDE.unpack(prelude)
-        if zlib.crc32(prelude[:8]) != check or total < _PRELUDE_BYTES + headers + 4:
-            self.fault = "unreadable_frame"
-        elif total > self._max:
-            self.fault = "oversize"
-        else:
-            self._wanted = total
-
-    def _message(self, message: bytes, frames: list[Frame]) -> None:
-        (check,) = _NUMBER.unpack(message[-4:])
-        if zlib.crc32(message[:-4]) != check:
-            self.fault = "unreadable_frame"
-            return
-        end = _PRELUDE_BYTES + _NUMBER.unpack(message[4:8])[0]
+    def _read_headers(self, data: bytes) -> _Said | None:
+        """What the headers of a message say, None if they are none. The same ones stand before frame after frame."""
+        if data == self._head:
+            return self._said
         try:
-            headers = _event_headers(message[_PRELUDE_BYTES:end])
+            headers = _event_headers(data)
         except (IndexError, KeyError, struct.error):
-            self.fault = "unreadable_frame"
-            return
+            return None
         name = headers.get(b":exception-type") or headers.get(b":event-type") or headers.get(b":error-code")
-        payload = message[end:-4]
-        if headers.get(b":message-type") == b"error" and not payload:
+        payload = b""
+        if headers.get(b":message-type") == b"error":
             said = headers.get(b":error-message", b"").decode("utf-8", "replace")
             payload = json.dumps({"message": said}).encode()
-        if payload:
-            frames.append((None if name is None else name.decode("utf-8", "replace"), payload))
+        self._head, self._said = data, _Said(None if name is None else name.decode("utf-8", "replace"), payload)
+        return self._said
 
     def finish(self) -> list[Frame]:
         self.cut = self._size > 0 and self.fault is None

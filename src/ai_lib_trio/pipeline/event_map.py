@@ -37,11 +37,16 @@ MAX_DEPTH = 12  # of rules inside rules; the printed backend nests as deep, and 
 
 
 class Place(NamedTuple):
-    """A path, resolved: the slot of its root, and the root's node in the view."""
+    """A path, resolved: the slot of its root, and the root's node in the view.
+
+    `whole` is given where the value is taken whole and the view need not keep it so, since the frame's bytes are at
+    hand: the keys from the frame to it.
+    """
 
     path: Path
     slot: int
     node: Node
+    whole: tuple[str, ...] | None = None
 
 
 class Test(NamedTuple):
@@ -190,6 +195,7 @@ class Rules:
         self.used_defines: set[str] = set()
         self.used: set[int] = set()  # slots that some path reads
         self._slots = [3]
+        self._keys: dict[int, tuple[str, ...]] = {0: ()}  # of a slot, from the frame: where one way leads to it
         names = {
             "": _Name(0, self.root),
             "event": _Name(1, Node()),
@@ -284,6 +290,15 @@ class Rules:
             for other in places[1:]:
                 node = node.unify(other.node.along(other.path.steps))
             scope, slot = scope.bind(name, node)
+            keys = self._keys.get(places[0].slot)
+            below = tuple(step for step in places[0].path.steps if isinstance(step, str))
+            if (
+                len(places) == 1
+                and keys is not None
+                and len(below) == len(places[0].path.steps)
+                and not places[0].path.query
+            ):
+                self._keys[slot] = (*keys, *below)
             self._lets.append((slot, at))
             rule.lets.append((slot, places))
         return scope
@@ -337,13 +352,16 @@ class Rules:
             raise where.error(f"expected a path, got {text!r}")
         return parse_path(text, where)
 
-    def _place(self, path: Path, scope: _Scope, where: Where, *, whole: bool = False) -> Place:
+    def _place(self, path: Path, scope: _Scope, where: Where, *, whole: bool = False, is_later: bool = False) -> Place:
         """The place of a path, noted in the view; `whole` says that whatever stands there is taken as it is."""
         found = scope.names.get(_root(path))
         if found is None:
             known = ", ".join("$" + name for name in scope.names if name)
             raise where.error(f"expected a bound name ({known}), got `{path}`")
         self.used.add(found.slot)
+        keys = self._keys.get(found.slot)
+        if whole and keys is not None and not path.steps and not path.query and (not keys or is_later):
+            return Place(path, found.slot, found.node, keys)
         if path.query:
             found.node.take()
         elif whole:
@@ -358,7 +376,8 @@ class Rules:
             path = parse_path(tree, where)
             if WILD in path.steps:
                 raise where.error(f"expected a path to one value, got `{tree}`: `[*]` is for conditions")
-            return Read(self._place(path, scope, where, whole=kind == "any"))
+            is_later = kind == "later"
+            return Read(self._place(path, scope, where, whole=is_later or kind == "any", is_later=is_later))
         if isinstance(tree, str):
             return Const(unescape(tree))
         if tree is None or isinstance(tree, bool | int | float):
@@ -367,7 +386,7 @@ class Rules:
             raise where.error(f"expected a constant, a path or an operator, got {tree!r}")
         names = [key for key in tree if isinstance(key, str) and key.startswith("$")]
         if not names:
-            if kind != "any":
+            if kind not in ("any", "later"):
                 raise where.error("expected a constant, a path or an operator, got an object")
             return Object({str(key): self._value(value, where.at(key), scope, "any") for key, value in tree.items()})
         operator = names[0]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 __all__ = ["ALIASES", "FACTS", "Emission", "emission"]
 
 # Facts and their fields, the main one first. A field is `text` (text that is not empty), `key` (text or a whole
-# number), `count` (a whole number), `flag` (true, or not), `word` (the accumulator reads it), or `any` (taken whole).
+# number), `count` (a whole number), `flag` (true, or not), `word` (the accumulator reads it), `any` (taken whole), or
+# `later` (the same, and wanted at the end alone: a view need not keep it).
 FACTS: Mapping[str, Mapping[str, str]] = {
     "PartialContentDelta": {"content": "text", "index": "key", "alone": "flag", "signature": "text", "native": "any"},
     "Refusal": {"content": "text", "index": "key"},
@@ -36,7 +37,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "MediaPart": {"mime_type": "text", "data": "text", "url": "text", "signature": "text"},
     "Usage": {
         "input_tokens": "word", "output_tokens": "word", "total_tokens": "word", "cached_tokens": "word",
-        "cache_write_tokens": "word", "reasoning_tokens": "word", "raw": "any",
+        "cache_write_tokens": "word", "reasoning_tokens": "word", "raw": "later",
     },
     "Metadata": {"model": "text", "response_id": "text"},
     "FinalCandidate": {"finish_reason": "word"},

@@ -337,45 +337,59 @@ class Pipeline:
         return data
 
     def _read(self, frames: list[Frame], *, at_end: bool) -> None:
-        facts, done = self._facts, self._program.done
-        if self._program.unwrap is not None and not self._whole:
-            frames = [(event, _unwrapped(data, self._program.unwrap)) for event, data in frames]
-        is_text = self._program.is_text and not self._whole
-        for event, data in frames:
-            self._frames += 1
-            if self._whole:
-                self._data = data
-            elif done is not None and len(data) < 64 and data.strip() == done:
-                facts.sentinel = True
-                if "sentinel" in facts.ending.complete_when:
-                    self._close()
-                    return
-                continue
-            if is_text:
-                data = _as_frame(event, data)
-            try:
-                value = self._decode(data)
-            except _NOT_JSON:
+        facts, whole = self._facts, self._whole
+        done = None if whole else self._program.done
+        unwrap = None if whole else self._program.unwrap
+        is_text = self._program.is_text and not whole
+        decode, run, number = self._decode, self._run, self._frames
+        try:
+            for event, data in frames:
+                number += 1
+                if unwrap is not None:
+                    data = _unwrapped(data, unwrap)
+                if done is not None and len(data) < 64 and data.strip() == done:
+                    facts.sentinel = True
+                    if "sentinel" in facts.ending.complete_when:
+                        self._close()
+                        return
+                    continue
+                if is_text:
+                    data = _as_frame(event, data)
                 try:
-                    value = self._second_reading(data)
-                except _NOT_JSON as error:
-                    self._unreadable(data, error, at_end)
+                    value = decode(data)
+                except _NOT_JSON:
+                    try:
+                        value = self._second_reading(data)
+                    except _NOT_JSON as error:
+                        self._frames = number
+                        self._unreadable(data, error, at_end)
+                        return
+                    decode, run = self._decode, self._run
+                facts.touched, facts.data = False, data
+                if value.__class__ is list:
+                    for facts.element, item in enumerate(value):
+                        run(item, event, None, facts)
+                    facts.element = None
+                else:
+                    run(value, event, None, facts)
+                if not facts.touched:
+                    self._ignored += 1
+                elif facts.is_over and self._ends():
                     return
-            facts.touched = False
-            if value.__class__ is list:
-                for item in value:
-                    self._run(item, event, None, facts)
-            else:
-                self._run(value, event, None, facts)
-            if not facts.touched:
-                self._ignored += 1
-            if facts.fault is not None:
-                facts.fail(facts.fault)
-                self.closed = True
-                return
-            if facts.mark and not self._whole and "mark" in facts.ending.complete_when:
-                self._close()
-                return
+        finally:
+            self._frames = number
+            if whole and frames:
+                self._data = frames[-1][1]
+
+    def _ends(self) -> bool:
+        """Whether a fault or a mark in this frame ends the reply here."""
+        facts = self._facts
+        if facts.fault is not None:
+            facts.fail(facts.fault)
+            self.closed = True
+        elif facts.mark and not self._whole and "mark" in facts.ending.complete_when:
+            self._close()
+        return self.closed
 
     def _second_reading(self, data: bytes) -> Any:
         """A frame that msgspec refuses, read by the standard library. From here on this call reads plain JSON."""

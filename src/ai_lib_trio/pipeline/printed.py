@@ -13,13 +13,57 @@ from typing import Any
 
 from ..protocol.rules import And, Compare, Cond, Exists, In, Not, Or, value_test
 from ..protocol.view import Node, access
-from .closures import Run, cut, entries, joined, json_text
+from .closures import Run, cut, entries, joined, json_text, of_kind
 from .event_map import Case, Const, Cut, First, If, Join, Json, Place, Read, Rule, Test, Value, shared_tag
 from .facts import FACTS, emission
 
 __all__ = ["print_rules"]
 
 _SCALARS = frozenset((str, int, float, bool))
+_Key = tuple[int, tuple[Any, ...]]  # the slot and the steps of a place
+
+
+_HOT = ("PartialContentDelta", "ThinkingDelta")  # facts that most frames of a stream are about
+
+
+def _is_hot(rule: Rule) -> bool:
+    return rule.fact in _HOT or any(_is_hot(inner) for inner in rule.rules)
+
+
+class _Opened:
+    """An object that is read: the local that holds it, the struct's name (None: a dict), and where the test stands."""
+
+    def __init__(self, holder: str, kind: str | None, line: int, indent: str) -> None:
+        self.holder = holder
+        self.kind = kind
+        self.line = line  # of the source, written last, when all that is read is known
+        self.indent = indent
+        self.reads: list[tuple[str, str]] = []  # locals, and the fields or keys that they hold
+        self.lines: list[int] = []  # of a dict's reads
+
+    def write(self, lines: list[str], getter: str) -> None:
+        holder = self.holder
+        if self.kind is None and len(self.reads) == 1:
+            ((local, key),) = self.reads
+            at = self.lines[0]
+            indent = lines[at][: -len(lines[at].lstrip())]
+            lines[at] = f"{indent}{local} = {holder}.get({key}) if {holder}.__class__ is dict else None"
+            lines[self.line] = ""
+        elif self.kind is None:
+            lines[self.line] = f"{self.indent}{getter} = {holder}.get if {holder}.__class__ is dict else nothing"
+        elif len(self.reads) == 1:
+            ((local, field),) = self.reads
+            lines[self.line] = f"{self.indent}{local} = {holder}.{field} if {holder}.__class__ is {self.kind} else None"
+        else:
+            found = "; ".join([f"{local} = {holder}.{field}" for local, field in self.reads])
+            nothing = " = ".join([local for local, _ in self.reads])
+            lines[self.line] = (
+                f"{self.indent}if {holder}.__class__ is {self.kind}: {found}\n{self.indent}else: {nothing} = None"
+            )
+
+
+def _nothing(key: Any) -> None:
+    """What an object gives that is none."""
 
 
 def print_rules(rules: list[Rule], used: set[int]) -> Run:
@@ -37,12 +81,18 @@ class _Printer:
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {
             "scalars": _SCALARS, "json_text": json_text, "joined": joined, "cut": cut, "entries": entries,
+            "nothing": _nothing,
         }  # fmt: skip
         self._used = used
         self._depth = 0
         self._names = 0
         # Places already read here, and the local that holds each: one map per block, inner blocks see outer ones.
-        self._known: list[dict[tuple[int, tuple[Any, ...]], str]] = [{}]
+        self._known: list[dict[_Key, str]] = [{}]
+        # Objects that were looked into here: an object's class is tested once for all that is read of it.
+        self._opened: list[dict[_Key, _Opened]] = [{}]
+        self._certain: list[str] = []  # locals that are something in this block
+        self._joins = 0  # joined texts that were printed
+        self._is_rare = False  # what is printed now hardly ever runs: it reads for itself alone
 
     # ---- source ----
 
@@ -54,10 +104,14 @@ class _Printer:
         self.line(head)
         self._depth += 1
         self._known.append({})
-        before = len(self.lines)
+        self._opened.append({})
+        before, certain = len(self.lines), len(self._certain)
         yield
         if len(self.lines) == before:
             self.line("pass")
+        del self._certain[certain:]
+        for opened in self._opened.pop().values():
+            opened.write(self.lines, f"g{opened.line}")
         self._known.pop()
         self._depth -= 1
 
@@ -83,23 +137,33 @@ class _Printer:
             mine = tag is not None and tag.place == shared
             rows.append((rule, tag.texts if mine and tag else None, tag.rest if mine and tag else rule.test))
         texts = {text for _, own, _ in rows if own is not None for text in own}
-        otherwise = self.function([(rule, test) for rule, own, test in rows if own is None])
-        groups: dict[tuple[int, ...], str] = {}  # texts that the same rules match share a function
-        table: dict[str, str] = {}
+        groups: dict[tuple[int, ...], list[str]] = {}  # rules by number, and the texts that they all match
         for text in sorted(texts):
             members = tuple(at for at, (_, own, _) in enumerate(rows) if own is None or text in own)
-            if members not in groups:
-                groups[members] = self.function([(rows[at][0], rows[at][2]) for at in members])
-            table[text] = groups[members]
-        entry, names = self.name("f"), self.name("k")
+            groups.setdefault(members, []).append(text)
+        otherwise = self.function([(rule, test) for rule, own, test in rows if own is None])
+        hot, cold = [], []
+        for members, own in groups.items():
+            rules_of = [(rows[at][0], rows[at][2]) for at in members]
+            if any(_is_hot(rule) for rule, _ in rules_of):
+                hot.append((own, rules_of))
+            else:
+                cold.append((own, self.function(rules_of)))
+        entry, table = self.name("f"), self.name("k")
         with self.block(f"def {entry}(s0, s1, s2, facts):"):
             value = self.read(shared)
-            self.line(
-                f"({names}.get({value}, {otherwise}) if {value}.__class__ is str else {otherwise})(s0, s1, s2, facts)"
-            )
-        self.lines.append(f"{names} = {{}}")
-        for text, function in table.items():
-            self.lines.append(f"{names}[{self.constant(text)}] = {function}")
+            for own, rules_of in hot:  # in line, where most frames go
+                head = " or ".join([f"{value} == {self.constant(text)}" for text in own])
+                with self.block(f"if {head}:"):
+                    for rule, test in rules_of:
+                        self.rule(rule, test)
+                    self.line("return")
+            function = f"{table}.get({value}, {otherwise}) if {value}.__class__ is str else {otherwise}"
+            self.line(f"({function})(s0, s1, s2, facts)")
+        self.lines.append(f"{table} = {{}}")
+        for own, name in cold:
+            for text in own:
+                self.lines.append(f"{table}[{self.constant(text)}] = {name}")
         return entry
 
     def function(self, rules: list[tuple[Rule, Test | None]]) -> str:
@@ -111,7 +175,7 @@ class _Printer:
 
     # ---- values: each prints what it needs and gives an expression without effects, mostly a local's name ----
 
-    def known(self, key: tuple[int, tuple[Any, ...]]) -> str | None:
+    def known(self, key: _Key) -> str | None:
         for block in reversed(self._known):
             found: str | None = block.get(key)
             if found is not None:
@@ -120,6 +184,8 @@ class _Printer:
 
     def read(self, place: Place) -> str:
         path, slot = place.path, place.slot
+        if place.whole == ():
+            return "facts.frame()"
         if path.is_wild:
             return self.read_many(place)
         current = f"s{slot}"
@@ -128,21 +194,39 @@ class _Printer:
             key = (slot, path.steps[:end])
             found = self.known(key)
             typed = node is not None and node.struct is not None
-            if found is None:
-                found = self._known[-1][key] = self.name()
-                if typed and node is not None and isinstance(step, str):
-                    kind = self.class_of(node)
-                    self.line(f"{found} = {current}.{node.names[step]} if {current}.__class__ is {kind} else None")
-                elif isinstance(step, str):
-                    text = self.constant(step)
-                    self.line(f"{found} = {current}.get({text}) if {current}.__class__ is dict else None")
+            if found is not None:
+                pass
+            elif isinstance(step, str):
+                level, opened = self.open(current, (slot, path.steps[: end - 1]), node if typed else None)
+                found = self.name()
+                if typed and node is not None:  # read where the object is opened, so known wherever that is seen
+                    opened.reads.append((found, node.names[step]))
+                    self._known[level][key] = found
                 else:
-                    test = f"{current}.__class__ is list and {step:d} < len({current})"
-                    self.line(f"{found} = {current}[{step:d}] if {test} else None")
+                    text = self.constant(step)
+                    opened.reads.append((found, text))
+                    opened.lines.append(len(self.lines))
+                    self.line(f"{found} = g{opened.line}({text})")
+                    self._known[-1][key] = found
+            else:
+                found = self._known[-1][key] = self.name()
+                test = f"{current}.__class__ is list and {step:d} < len({current})"
+                self.line(f"{found} = {current}[{step:d}] if {test} else None")
             current = found
             if node is not None:
                 node = node.at(step) if typed or not isinstance(step, str) else None
         return current
+
+    def open(self, holder: str, key: _Key, node: Node | None) -> tuple[int, _Opened]:
+        """An object looked into, here or in an outer block, and that block's number; its test is written at the end."""
+        last = len(self._opened) - 1
+        for level in range(last, last - 1 if self._is_rare else -1, -1):
+            if key in self._opened[level]:
+                return level, self._opened[level][key]
+        kind = None if node is None else self.class_of(node)
+        opened = self._opened[-1][key] = _Opened(holder, kind, len(self.lines), "    " * self._depth)
+        self.lines.append("")
+        return last, opened
 
     def class_of(self, node: Node) -> str:
         name = f"n{id(node)}"
@@ -174,14 +258,27 @@ class _Printer:
             numbers = {(key.__class__ is bool, key): at for at, key in enumerate(value.cases)}
             table, number = self.constant(numbers), self.name()
             look = f"{table}.get(({subject}.__class__ is bool, {subject}))"
-            self.line(f"{number} = {look} if {subject}.__class__ in scalars else None")
+            known = f"{subject} is not None and {subject}.__class__ in scalars"
+            self.line(f"{number} = {look} if {known} else None")
             cases = list(value.cases.values())
-            self.choose(out, [(f"{number} == {at}", case) for at, case in enumerate(cases)], value.other)
+            ways = [(f"{number} == {at}", case) for at, case in enumerate(cases)]
+            self.choose(out, [(f"{number} is None", value.other), *ways[:-1]], ways[-1][1] if ways else value.other)
         elif isinstance(value, Json):
             self.line(f"{out} = json_text({self.value(value.item)})")
         elif isinstance(value, Join):
-            items = ", ".join([self.value(item) for item in value.items])
-            self.line(f"{out} = joined([{items}], {self.constant(value.by)})")
+            items = [self.local(self.value(item)) for item in value.items]
+            whole = f"joined([{', '.join(items)}], {self.constant(value.by)})"
+            # Mostly the numbers that name a block, the same small objects in frame after frame: numbers become text
+            # slowly.
+            slot, before = self._joins, self.name()
+            self._joins += 1
+            same = " and ".join([f"{item} is {before}[{at}]" for at, item in enumerate(items)])
+            self.line(f"{before} = facts.joins.get({slot}, {(None,) * (len(items) + 1)})")
+            with self.block(f"if {same}:"):
+                self.line(f"{out} = {before}[{len(items)}]")
+            with self.block("else:"):
+                self.line(f"{out} = {whole}")
+                self.line(f"facts.joins[{slot}] = ({', '.join(items)}, {out})")
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
@@ -261,6 +358,7 @@ class _Printer:
         self.line(f"s{slot} = {self.read(places[0])}")
         self.other_places(slot, places[1:])
         with self.block(f"if s{slot} is not None:"):
+            self._certain.append(f"s{slot}")
             self.lets(rule, lets[1:], test)
 
     def other_places(self, slot: int, places: list[Place]) -> None:
@@ -280,11 +378,12 @@ class _Printer:
             head = f"for s{rule.number}, s{rule.element} in enumerate({found}):"
         else:
             head = f"for s{rule.element} in {found}:"
-        with (
-            self.block(f"if {found}.__class__ is list:"),
+        with (  # most lists are not there: the first test is the cheap one
+            self.block(f"if {found} is not None and {found}.__class__ is list:"),
             self.block(head),
             self.block(f"if s{rule.element} is not None:"),
         ):
+            self._certain.append(f"s{rule.element}")
             self.tested(rule, test)
 
     def tested(self, rule: Rule, test: Test | None) -> None:
@@ -298,16 +397,20 @@ class _Printer:
     def selected(self, rule: Rule) -> None:
         before = None
         if rule.candidate is not None:
-            before, number = self.name(), self.value(rule.candidate)
-            self.line(f"{before} = facts.select({number})")
+            before, number = self.name(), self.local(self.value(rule.candidate))
+            self.line(f"{before} = facts.at")
+            self.line(f"if {number} is not {before}: facts.select({number})")
         if rule.fact == "Metadata":  # said in every frame, and known after the first
-            with self.block("if facts.model is None or facts.response_id is None:"):
+            unknown = [f"facts.{field} is None" for field in rule.extract]
+            with self.block(f"if {' or '.join(unknown) or 'False'}:"):
                 self.emit(rule.fact, rule.extract)
         elif rule.fact is not None:
+            self._is_rare = rule.fact == "StreamError"
             self.emit(rule.fact, rule.extract)
+            self._is_rare = False
         self.rules(rule.rules)
         if before is not None:
-            self.line(f"facts.select({before})")
+            self.line(f"if facts.at is not {before}: facts.select({before})")
 
     def emit(self, fact: str, extract: dict[str, Value]) -> None:
         call = emission(fact, frozenset(extract))
@@ -319,31 +422,53 @@ class _Printer:
                 given[name] = self.of_kind(kinds[name], extract.get(name))
             return given[name]
 
-        if call.wants is None:
+        def told() -> None:
             arguments = ", ".join([field(name) for name in call.fields])
             self.line(f"facts.{call.method}({arguments})")
-            return
-        wanted = [name for name in call.wants if name in extract]
-        if not wanted:
-            return
-        tests = []
-        for name in wanted:
-            found = field(name)
-            tests.append(found if kinds[name] == "flag" else f"{found} is not None")
-        with self.block(f"if {' or '.join(tests)}:"):
-            arguments = ", ".join([field(name) for name in call.fields])
-            self.line(f"facts.{call.method}({arguments})")
+
+        wanted = None if call.wants is None else [name for name in call.wants if name in extract]
+        if wanted is None:
+            told()
+        elif len(wanted) == 1 and kinds[wanted[0]] == "text" and not isinstance(extract[wanted[0]], Const):
+            text = given[wanted[0]] = self.local(self.value(extract[wanted[0]]))
+            with self.block(f"if {text} and {text}.__class__ is str:"):
+                told()
+        elif wanted:
+            found = [field(name) for name in wanted]
+            if any(one in self._certain or one in self.constants for one in found) or "True" in found:
+                told()
+                return
+            tests = [
+                one if kinds[name] == "flag" else f"{one} is not None"
+                for name, one in zip(wanted, found, strict=True)
+                if one not in ("None", "False")
+            ]
+            if tests:
+                with self.block(f"if {' or '.join(tests)}:"):
+                    told()
 
     def of_kind(self, kind: str, value: Value | None) -> str:
         """A field's value, or nothing where it is of another type: `closures.of_kind`, in line."""
         if value is None:
             return "False" if kind == "flag" else "None"
-        if kind in ("any", "word"):
+        if isinstance(value, Const):
+            return self.constant(of_kind(kind, value.value))
+        if kind == "later" and isinstance(value, Read) and value.place.whole:
+            place = value.place
+            if place.node.find().struct is None:  # plain JSON for another rule's sake
+                return f"s{place.slot}"
+            out, steps = self.name(), self.constant(place.whole)
+            kind = self.class_of(place.node.find())
+            self.line(f"{out} = (facts.data, facts.element, {steps}) if s{place.slot}.__class__ is {kind} else None")
+            return out
+        if kind in ("any", "later", "word"):
             return self.local(self.value(value))
         found = self.local(self.value(value))
         out = self.name()
         if kind == "text":
-            self.line(f"{out} = {found} if {found}.__class__ is str and {found} else None")
+            self.line(f"{out} = {found} if {found} and {found}.__class__ is str else None")
+        elif kind == "key" and isinstance(value, Join):  # text already
+            return found
         elif kind == "key":
             self.line(f"{out} = {found} if {found}.__class__ is int or {found}.__class__ is str else None")
         elif kind == "count":

@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -100,6 +99,8 @@ def tree_of(pin: Pin, data: bytes) -> Tree:
 
     Its origin is `fetched`. Raises `ManifestError` for what is no such archive, or too large unpacked.
     """
+    import zipfile  # on first use: slow to import, and few have manifests at a URL
+
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()

@@ -7,11 +7,14 @@ runs untouched.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import AiLibError
-from ..pipeline.text_tools import CallsInText
 from ..protocol.manifest import TextTools
 from ..service import Batch, Call, Outlet, Service, send
-from ..wire.text_tools import calls_so_far, needs_text, told_in_text
+
+if TYPE_CHECKING:
+    from ..pipeline.text_tools import CallsInText
 
 __all__ = ["reading_calls"]
 
@@ -41,7 +44,13 @@ def reading_calls(service: Service) -> Service:
     async def run(call: Call, outlet: Outlet) -> None:
         declared = call.target.manifest.tool_calling
         strategy = declared.strategy
-        if strategy == "native" or not needs_text(call.request):
+        if strategy == "native":
+            await service(call, outlet)
+            return
+        from ..pipeline.text_tools import CallsInText  # on first use: few providers need it, and it is slow to import
+        from ..wire.text_tools import calls_so_far, needs_text, told_in_text
+
+        if not needs_text(call.request):
             await service(call, outlet)
             return
         form = declared.text or TextTools()

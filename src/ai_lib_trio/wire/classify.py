@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
@@ -303,6 +302,8 @@ def _moment(text: str) -> float | None:
             return datetime.fromisoformat(f"{day}T{clock}{zone}").timestamp() + float(fraction or 0)
         except (ValueError, OverflowError):
             return None
+    from email.utils import parsedate_to_datetime  # on first use: a tenth of what importing the client takes
+
     try:
         moment = parsedate_to_datetime(text)
     except (TypeError, ValueError, IndexError, OverflowError):
