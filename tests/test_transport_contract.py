@@ -90,7 +90,9 @@ async def test_a_request_arrives_as_it_was_made(quiescence: Quiescence, kind: st
     assert (headers["content-length"], headers["content-type"]) == ("1024", "application/json")
     assert (headers["x-mine"], headers["authorization"]) == ("A  b", "Bearer k")
     of_the_client = {"accept", "accept-encoding", "connection", "user-agent"} if kind in CLIENTS else set()
-    assert set(headers) == {":line", "host", "content-length", "content-type", "x-mine", "authorization"} | of_the_client
+    assert (
+        set(headers) == {":line", "host", "content-length", "content-type", "x-mine", "authorization"} | of_the_client
+    )
 
 
 async def test_a_large_request_body_arrives_whole(quiescence: Quiescence, kind: str) -> None:
