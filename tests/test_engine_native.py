@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -430,6 +432,10 @@ async def engine_at(base_url: str, **settings: Any) -> Any:
         ("https://api.example", {"transport": "native"}, NativeEngine),
         ("https://api.example", {"environ": {"HTTPS_PROXY": "http://proxy.example:3128"}}, HttpxEngine),
         ("https://api.example", {"environ": {"AI_PROXY_URL": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"https_proxy": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"ALL_PROXY": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"HTTP_PROXY": "http://proxy.example:3128"}}, NativeEngine),
+        ("https://api.example", {"environ": {"ALL_PROXY": "http://p.example:3128", "NO_PROXY": "*"}}, NativeEngine),
         (
             "https://api.example",
             {"environ": {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "api.example"}},
@@ -442,3 +448,84 @@ async def test_the_engine_is_native_unless_a_proxy_or_the_caller_asks_for_httpx(
     quiescence: Quiescence, base_url: str, settings: dict[str, Any], expected: type
 ) -> None:
     assert type(await engine_at(base_url, **settings)) is expected
+
+
+CALLS = """
+import json, socket, sys, threading
+import ai_lib_trio, trio
+
+reply = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+    {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+body = json.dumps(reply).encode()
+head = "HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
+listener = socket.create_server(("127.0.0.1", 0))
+
+def serve():
+    with listener.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(head.encode() + body)
+        connection.recv(65536)
+
+threading.Thread(target=serve, daemon=True).start()
+
+async def main():
+    config = ai_lib_trio.Config(environ={})
+    url = "http://127.0.0.1:%d" % listener.getsockname()[1]
+    async with ai_lib_trio.open_client("openai/m", base_url=url, api_key="k", config=config) as client:
+        print((await client.chat("x").execute()).content)
+
+trio.run(main)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"httpx", "httpx2", "httpcore", "h11", "h2"}))
+"""
+
+
+def test_a_call_without_a_proxy_imports_no_other_http_library() -> None:
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["hi", "[]"]
+
+
+async def test_a_given_context_says_whom_every_engine_trusts(quiescence: Quiescence, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with raw_server(always(sized(OK)), tls=server_context(certificate)) as server:
+        for kind in ("httpx", "native", "hub"):
+            async with engine_of(kind, ssl_context=trust) as engine:
+                assert (await fetch(engine, post(server))).body == OK
+            async with engine_of(kind, ssl_context=ssl.create_default_context()) as engine:
+                with pytest.raises(TransportError) as info:
+                    await fetch(engine, post(server))
+                assert info.value.kind == "tls_refused"
+
+
+def authorities(certificate: Path, variable: str) -> Path:
+    """What the variable is to name. In a folder OpenSSL finds a certificate by the hash of its subject."""
+    file = certificate.with_name("cert.pem")
+    if variable == "SSL_CERT_FILE":
+        return file
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(file)]
+    digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = certificate.with_name("authorities")
+    folder.mkdir()
+    (folder / f"{digest}.0").write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["httpx", "native", "hub"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_authorities_named_by_the_environment_are_trusted_by_every_engine(
+    quiescence: Quiescence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, variable: str
+) -> None:
+    certificate = make_certificate(tmp_path)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(authorities(certificate, variable)))
+    default_context.cache_clear()
+    try:
+        async with (
+            raw_server(always(sized(OK)), tls=server_context(certificate)) as server,
+            engine_of(kind) as engine,
+        ):
+            assert (await fetch(engine, post(server))).body == OK
+    finally:
+        default_context.cache_clear()
