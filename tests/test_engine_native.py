@@ -24,6 +24,7 @@ from trio.testing import wait_all_tasks_blocked
 from ai_lib_trio import CallerError, Config, TransportError, open_client
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport import native as native_module
+from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.http1 import ResponseReader, endpoint_of, head_of
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
 from ai_lib_trio.transport.native import NativeEngine
@@ -356,6 +357,152 @@ async def test_a_head_is_prepared_once_for_requests_that_share_it(quiescence: Qu
         for number in range(native_module.MAX_HEADS * 2):
             await fetch(engine, post(server, path=f"/{number}"))
         assert len(engine._prepared) <= native_module.MAX_HEADS
+
+
+# ---- reaching a host
+
+
+class Names(trio.abc.HostnameResolver):
+    """Answers every name with these addresses, when it may, and counts how often it was asked."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self.asked = 0
+        self.may_answer = trio.Event()
+        self.may_answer.set()
+
+    async def getaddrinfo(self, host: Any, port: Any, *args: Any, **settings: Any) -> Any:
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        await self.may_answer.wait()
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, int(port))) for one in self.addresses]
+
+    async def getnameinfo(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names("127.0.0.1")
+
+
+def named(server: Any, body: bytes = b"{}") -> WireRequest:
+    return WireRequest("POST", f"http://a-host.example:{server.port}/v1/x", [], body)
+
+
+async def test_a_name_is_looked_up_once_for_all_calls_that_begin_together(quiescence: Quiescence, names: Names) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(fetch, engine, named(server))
+        assert (names.asked, len(engine._looked_up)) == (1, 0)
+        assert server.connections > 1
+
+
+async def test_an_address_stands_for_its_name_for_a_short_time_only(
+    quiescence: Quiescence, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    answer = sized(OK, headers="connection: close\r\n")
+    async with raw_server(always(answer)) as server, engine_of("native") as engine:
+        for expected in (1, 1):
+            await fetch(engine, named(server))
+            assert names.asked == expected
+        monkeypatch.setattr(native_module, "ADDRESS_S", 0.0)
+        engine._addresses.clear()
+        for expected in (2, 3):
+            await fetch(engine, named(server))
+            assert names.asked == expected
+
+
+async def test_a_host_that_has_moved_is_looked_up_anew_when_its_old_address_answers_no_more(
+    quiescence: Quiescence, names: Names
+) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    async with engine_of("native") as engine:
+        async with raw_server(always(sized(OK, headers="connection: close\r\n"))) as server:
+            await fetch(engine, named(server))
+        names.addresses = ["127.0.0.2"]
+        listeners = await trio.open_tcp_listeners(server.port, host="127.0.0.2")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                await always(sized(b"moved"))(Connection(stream, 1))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, listeners)
+            assert (await fetch(engine, named(server))).body == b"moved"
+            assert names.asked == 2
+            await engine.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def test_calls_that_waited_for_a_lookup_that_failed_look_for_themselves(
+    quiescence: Quiescence, names: Names
+) -> None:
+    names.addresses = []
+    trio.socket.set_custom_hostname_resolver(names)
+    said: list[str] = []
+
+    async def call(engine: Any) -> None:
+        with pytest.raises(TransportError) as info:
+            await fetch(engine, WireRequest("POST", "http://a-host.example/x", [], b"{}"))
+        said.append(info.value.message)
+
+    async with engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(call, engine)
+        assert len(engine._looked_up) == 0
+    assert said == ["the host a-host.example has no address"] * 5
+
+
+async def test_a_lookup_that_is_cancelled_or_slow_holds_up_nobody_else(
+    quiescence: Quiescence, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_module, "NEXT_ADDRESS_S", 0.01)
+    trio.socket.set_custom_hostname_resolver(names)
+    names.may_answer = trio.Event()
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            first = trio.CancelScope()
+
+            async def be_cancelled() -> None:
+                with first:
+                    await fetch(engine, named(server))
+
+            nursery.start_soon(be_cancelled)
+            while not names.asked:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(fetch, engine, named(server))
+            while names.asked < 2:  # it waited for the first one, not for long
+                await trio.lowlevel.checkpoint()
+            first.cancel()
+            nursery.start_soon(fetch, engine, named(server))
+            await wait_all_tasks_blocked()
+            names.may_answer.set()
+        assert first.cancelled_caught
+        assert engine.open_connections == server.connections
+
+
+async def test_a_socket_factory_of_the_hosts_is_asked_for_every_socket(quiescence: Quiescence) -> None:
+    made: list[int] = []
+
+    class Factory(trio.abc.SocketFactory):
+        def socket(self, family: Any = -1, type: Any = -1, proto: Any = -1) -> Any:
+            made.append(int(family))
+            return trio.socket.from_stdlib_socket(socket.socket(family, type, max(proto, 0)))
+
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        before = trio.socket.set_custom_socket_factory(Factory())
+        try:
+            await fetch(engine, post(server))
+        finally:
+            trio.socket.set_custom_socket_factory(before)
+    assert made == [int(socket.AF_INET)]
 
 
 # ---- TLS
