@@ -52,6 +52,8 @@ LOADS = [
     Load("bulk TLS", "us an event", "each-20000", 1, 1, 20_000, is_tls=True),
     Load("paced", "us an event", "paced-100-20", 100, 1, 100),
     Load("connect", "us a connection", "paced-1-1", 2000, 1),
+    Load("connect TLS", "us a connection", "paced-1-1", 500, 1, is_tls=True),
+    Load("idle TLS", "KB a stream", "hang", 300, 1, is_tls=True),
     Load("idle", "KB a stream", "hang", 1000, 1),
 ]
 
@@ -140,7 +142,7 @@ async def one(way: str, load: Load, base: str, context: Any) -> float:
             await exchange("reply", Counting())
         await exchange("each-50", Counting())
         gc.collect()
-        if load.name == "idle":
+        if load.unit.startswith("KB"):
             return await idle(exchange, load)
 
         async def stream() -> None:
