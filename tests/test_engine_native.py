@@ -197,6 +197,12 @@ def test_a_damaged_response_is_read_as_h11_reads_it_or_refused_by_both(
         # llhttp waits for a chunk's line to end before it judges; the connection is closed either way.
         assert ("transfer-encoding", "chunked") in ours.headers
         return
+    if ours.end == theirs.end == "refused" and ours.body != theirs.body:
+        # Both refuse; the stricter reading does so earlier, and gives out less of the body before.
+        assert ("transfer-encoding", "chunked") in ours.headers
+        assert theirs.body.startswith(ours.body)
+        assert ours[:3] == theirs[:3]
+        return
     assert ours[:4] == theirs[:4]
     assert not ours.is_reusable or theirs.is_reusable
 
@@ -234,6 +240,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 def test_where_the_chunk_coding_is_read_more_strictly_than_by_h11(coded: bytes) -> None:
     assert by_us([CHUNKED + coded], "POST").end == "refused"
     assert by_h11([CHUNKED + coded], "POST").end == "complete"
+
+
+def test_where_both_refuse_the_stricter_reading_does_so_before_more_of_the_body() -> None:
+    coded = CHUNKED + b"1;a=b\r\r\0\r\n0\r\n\r\n"  # h11 takes the stray line end as a part of the extension
+    ours, theirs = by_us([coded], "POST"), by_h11([coded], "POST")
+    assert (ours.end, ours.body, theirs.end, theirs.body) == ("refused", b"", "refused", b"0")
 
 
 @pytest.mark.parametrize("coded", LAXER)
