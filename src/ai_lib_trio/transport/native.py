@@ -303,7 +303,9 @@ class Connection:
             return
         if self.sock is None:
             raise self.lost()
-        hub.join(self)
+        if not hub.join(self):
+            await self._read_once()
+            return
         self.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
