@@ -6,6 +6,7 @@ What every engine does is in `test_transport_contract`.
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import ssl
 import subprocess
@@ -168,6 +169,7 @@ def cut_up(whole: bytes, places: Sequence[int]) -> list[bytes]:
     return [whole[start:end] for start, end in itertools.pairwise(marks)]
 
 
+blank_before_extension = re.compile(rb"[0-9a-fA-F][ \t]+;")
 places = st.lists(st.integers(0, 1000), max_size=6)
 methods = st.sampled_from(["POST", "POST", "POST", "HEAD"])
 
@@ -196,6 +198,9 @@ def test_a_damaged_response_is_read_as_h11_reads_it_or_refused_by_both(
     if ours.end == "truncated" and theirs.end == "refused":
         # llhttp waits for a chunk's line to end before it judges; the connection is closed either way.
         assert ("transfer-encoding", "chunked") in ours.headers
+        return
+    if theirs.end == "refused" and blank_before_extension.search(whole):
+        assert ("transfer-encoding", "chunked") in ours.headers  # read less strictly, held below
         return
     if ours.end == theirs.end == "refused" and ours.body != theirs.body:
         # Both refuse; the stricter reading does so earlier, and gives out less of the body before.
@@ -230,6 +235,7 @@ STRICTER = [
     b"5\r\nhello\r\n0\r\n\n",
 ]
 LAXER = [
+    b"5 ;a=b\r\nhello\r\n0\r\n\r\n",  # by RFC 9112 a blank may stand there
     b"0000000000000000000000005\r\nhello\r\n0\r\n\r\n",
     b"5\r\nhello\r\n0\r\ntransfer-encoding: gzip\r\n\r\n",
 ]
