@@ -1,5 +1,5 @@
 """Content coding undone in bounded steps. Imports the standard library; for `br` and `zstd` what is installed of brotli
-and of the standard library's zstd (from Python 3.14, before that `backports.zstd`), when a body comes that needs it.
+and of the standard library's zstd (from Python 3.14, before that `backports.zstd`), when the first request asks.
 
 The rule that must stay true: however little came in, at most `STEP_BYTES` come out at a time, so a small body that
 inflates to a huge one meets the same bounds and the same backpressure as a huge body. A library without such a bound is
@@ -8,9 +8,9 @@ as good as none.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-import importlib.util
 import zlib
 from typing import Any
 
@@ -86,7 +86,7 @@ class _Deflate:
 
 class _Brotli:
     def __init__(self) -> None:
-        library = importlib.import_module("brotli")
+        library = _brotli()
         self.fault = library.error
         self.whole = library.Decompressor()
         self.holds_more = False
@@ -107,7 +107,7 @@ class _Zstd:
     """Frames may follow one another, as gzip's members."""
 
     def __init__(self) -> None:
-        self.library = importlib.import_module(_zstd_module() or "compression.zstd")
+        self.library = _zstd()
         self.frame = self.library.ZstdDecompressor()
         self.holds_more = False
 
@@ -135,21 +135,21 @@ _ENGINES: dict[str, type[Any]] = {
 @functools.cache
 def _installed() -> tuple[str, ...]:
     """The codings beside zlib's that can be undone here."""
-    return tuple(name for name, is_there in (("br", _has_brotli()), ("zstd", _zstd_module() is not None)) if is_there)
+    return tuple(name for name, library in (("br", _brotli()), ("zstd", _zstd())) if library is not None)
 
 
-def _has_brotli() -> bool:
-    if importlib.util.find_spec("brotli") is None:
-        return False
+def _brotli() -> Any:
     try:
-        return hasattr(importlib.import_module("brotli").Decompressor, "can_accept_more_data")  # from 1.2: the bound
-    except (ImportError, AttributeError):  # another module of that name, or one for another system
-        return False
+        library = importlib.import_module("brotli")
+    except ImportError:
+        return None
+    # Its bound on what comes out is there from 1.2.
+    return library if hasattr(getattr(library, "Decompressor", None), "can_accept_more_data") else None
 
 
-@functools.cache
-def _zstd_module() -> str | None:
-    for package, module in (("compression", "compression.zstd"), ("backports", "backports.zstd")):
-        if importlib.util.find_spec(package) is not None and importlib.util.find_spec(module) is not None:
-            return module
+def _zstd() -> Any:
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("compression.zstd")
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("backports.zstd")
     return None
