@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,27 @@ import pytest
 import trio
 
 from ai_lib_trio.transport.base import WireRequest
-from ai_lib_trio.transport.httpx_engine import HttpxEngine
+from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ai_lib_trio.transport.hub import Hub
 from ai_lib_trio.transport.native import NativeEngine
 
-__all__ = ["ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
+__all__ = ["CLIENTS", "ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
 
 ENGINES = ["httpx", "native", pytest.param("hub", marks=pytest.mark.skipif(not Hub.is_available(), reason="no epoll"))]
+
+# Of these two the user brings the client: its pool is not ours to look into.
+CLIENTS = ["a client of httpx", "a client of httpx2"] if sys.version_info >= (3, 11) else ["a client of httpx"]
 
 
 @contextlib.asynccontextmanager
 async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
     """An engine, closed with the block; `hub` is the native one with a hub, `native` the one without."""
+    if kind in CLIENTS:
+        library = importlib.import_module(kind.rpartition(" ")[2])
+        context = settings.pop("ssl_context", True)
+        async with library.AsyncClient(verify=context, trust_env=False, **settings) as client:
+            yield HttpxClientEngine(client)
+        return
     if kind != "hub":
         engine: Any = HttpxEngine(**settings) if kind == "httpx" else NativeEngine(**settings)
         try:

@@ -12,8 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from ai_lib_trio import AiLibError, ProviderError, TransportError
+from ai_lib_trio.pipeline.inflate import Inflater
 from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
 from client_support import SSE, body_of, delta, finish, frame, refused, scripted_client, streamed, whole
+from test_inflate import PACKERS
 
 JSON = {"content-type": "application/json"}
 
@@ -75,7 +77,7 @@ async def test_a_fault_in_a_stream_is_raised_after_everything_that_came_before(
         ([Head(200, JSON), Data(b"not json")], "unreadable_frame"),
         ([Head(200, {"content-type": "text/html"}), Data(b"<html>proxy</html>")], "wrong_content_type"),
         ([Head(302, {"location": "https://elsewhere.example/"})], "redirected"),
-        ([Head(200, {**JSON, "content-encoding": "br"}), Data(b"..")], "wrong_content_type"),
+        ([Head(200, {**JSON, "content-encoding": "compress"}), Data(b"..")], "wrong_content_type"),
         ([Head(200, {**JSON, "content-encoding": "gzip"}), Data(b"not gzip")], "unreadable_frame"),
         ([Head(200, JSON), Data(b" " * 600), Data(b" " * 600)], "oversize"),
         ([Fail(TransportError("refused", kind="connect"))], "connect"),
@@ -268,7 +270,15 @@ async def test_a_stream_asks_for_identity_and_a_whole_reply_may_be_encoded(quies
         await client.chat().user("x").execute()
         await stream_text(client)
     codings = [dict(asked.request.headers)["accept-encoding"] for asked in transport.asked]
-    assert codings == ["gzip, deflate", "identity"]
+    assert codings == [Inflater.accepted(), "identity"]
+    assert codings[0].startswith("gzip, deflate")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+async def test_a_whole_reply_in_a_coding_that_is_installed_is_read(quiescence: Quiescence, coding: str) -> None:
+    packed = dict(PACKERS)[coding](json.dumps(body_of("packed")).encode())
+    steps = [Head(200, {**JSON, "content-encoding": coding}), Data(packed)]
+    assert await outcome(steps, streams=False) == ("packed", None)
 
 
 async def test_times_of_an_attempt_are_right_when_the_clock_starts_at_zero(

@@ -10,9 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AdmissionError, AiClient, AiLibError, CallerError, Config, InternalError, open_client
+from ai_lib_trio import AdmissionError, AiClient, AiLibError, InternalError
 from ai_lib_trio.testing import Head, Hold, Quiescence, ScriptedTransport, Stall, Step
-from client_support import KEYS, MODEL, OTHER_MODEL, Recorder, echo, prompt_of, scripted_client, streamed
+from client_support import MODEL, OTHER_MODEL, Recorder, echo, prompt_of, scripted_client, streamed
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -332,17 +332,6 @@ async def test_a_transport_that_cannot_be_made_is_the_providers_failure_and_not_
             await trio.sleep(1)
         assert kinds[0] == "actor_lost"
         assert kinds[-1] == "provider_failed"
-
-
-async def test_an_http_client_that_could_leak_a_key_is_refused_when_the_client_opens(quiescence: Quiescence) -> None:
-    import httpx
-
-    for unsafe in ({"follow_redirects": True}, {"auth": ("user", "password")}):
-        async with httpx.AsyncClient(transport=httpx.MockTransport(lambda r: httpx.Response(200)), **unsafe) as theirs:
-            with pytest.raises(CallerError, match="http_client"):
-                async with open_client(MODEL, config=Config(http_client=theirs, environ=KEYS)):
-                    raise AssertionError("it opened")
-            assert not theirs.is_closed
 
 
 async def test_every_call_that_was_queued_is_told_its_end_exactly_once(

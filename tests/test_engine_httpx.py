@@ -1,4 +1,4 @@
-"""Clients on real sockets, by each engine: reuse, faults, cutting off, TLS; and a client that the user brought."""
+"""Clients on real sockets, by each engine: reuse, faults, cutting off, TLS."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import random
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, Config, TransportError, open_client
+from ai_lib_trio import Config, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
-from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
+from ai_lib_trio.transport.httpx_engine import HttpxEngine
 from ai_lib_trio.transport.hub import Hub
 from ai_lib_trio.transport.native import NativeEngine
-from client_support import KEYS, MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
+from client_support import MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
 from raw_server import Connection, RawServer, chunk, chunked, raw_server, sized
 
 OK = json.dumps(body_of("fine")).encode()
@@ -506,113 +505,3 @@ async def test_leaving_a_stream_closes_its_socket_before_the_block_is_over(quies
         mine = [line for line in before.leftovers() if line.startswith("socket")]
         assert len(mine) <= 1, "the server's side may not have heard of it yet"
         await server.wait_no_connection()
-
-
-# ---- a client that the user brought
-
-
-def mock(handler: Any, **settings: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.MockTransport(handler), **settings)
-
-
-async def test_the_callers_own_client_is_used_and_never_closed(quiescence: Quiescence) -> None:
-    seen: list[httpx.Request] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(200, json=body_of("theirs"))
-
-    async with mock(handler, headers={"x-mine": "1"}) as theirs:
-        for _ in range(2):
-            async with open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client:
-                assert await text_of(client, streams=False) == "theirs"
-            assert not theirs.is_closed
-    assert [request.headers["x-mine"] for request in seen] == ["1", "1"]
-    assert seen[0].headers["authorization"] == "Bearer test-key-one"
-
-
-async def test_the_callers_own_client_streams_and_may_be_left_early(quiescence: Quiescence) -> None:
-    closed = []
-
-    class Body(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for piece in STREAM[:2]:
-                yield piece
-            await trio.sleep_forever()
-
-        async def aclose(self) -> None:
-            closed.append(True)
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
-
-    async with (
-        mock(handler) as theirs,
-        open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client,
-    ):
-        async with client.chat().user("x").stream() as events:
-            await events.__anext__()
-        assert closed
-        assert client.tree().overdue_leaves == 0
-
-
-async def test_leaving_a_stream_on_the_callers_own_client_does_not_read_it_to_its_end(quiescence: Quiescence) -> None:
-    """A provider that goes on sending is not listened to while the caller is leaving."""
-
-    async def handler(connection: Connection) -> None:
-        await connection.request()
-        await connection.send(chunked(end=False))
-        while True:
-            await connection.send(chunk(STREAM[0]))
-            await trio.lowlevel.checkpoint()
-
-    async with raw_server(handler) as server, httpx.AsyncClient() as theirs:
-        config = one_attempt(http_client=theirs)
-        async with open_client(MODEL, base_url=server.url, api_key="k", config=config) as client:
-            async with client.chat().user("x").stream() as events:
-                await events.__anext__()
-                before = trio.current_time()
-            assert trio.current_time() - before < 0.5
-            await server.wait_no_connection()
-
-
-@pytest.mark.parametrize("then", ["close", "reset"])
-async def test_faults_on_the_callers_own_client_are_translated(quiescence: Quiescence, then: str) -> None:
-    async with raw_server(once(chunked(STREAM[0], end=False), then=then)) as server, httpx.AsyncClient() as theirs:
-        config = one_attempt(http_client=theirs)
-        async with open_client(MODEL, base_url=server.url, api_key="k", config=config) as client:
-            with pytest.raises(AiLibError) as info:
-                await text_of(client)
-        assert info.value.kind == {"close": "truncated", "reset": "reset"}[then]
-
-
-async def test_settings_changed_behind_our_back_still_follow_no_redirect_and_add_no_auth(
-    quiescence: Quiescence,
-) -> None:
-    seen: list[httpx.Request] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(307, headers={"location": "https://elsewhere.example/"})
-
-    async with mock(handler) as theirs:
-        async with open_client(MODEL, config=one_attempt(http_client=theirs, environ=KEYS)) as client:
-            theirs.follow_redirects = True
-            theirs.auth = ("user", "password")
-            with pytest.raises(TransportError) as info:
-                await text_of(client)
-        assert info.value.kind == "redirected"
-    assert [request.url.host for request in seen] == ["api.openai.com"]
-    assert seen[0].headers["authorization"].startswith("Bearer ")
-
-
-async def test_a_body_that_comes_without_a_wait_is_handed_on_in_bounded_pieces(quiescence: Quiescence) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        for _ in range(200):
-            yield b"x" * 8192
-
-    async with mock(lambda request: httpx.Response(200, content=body())) as theirs:
-        sink = WatchedSink()
-        await HttpxClientEngine(theirs).exchange(WireRequest("POST", "https://a.example/", [], b"{}"), sink)
-    assert len(sink.body) == 200 * 8192
-    assert max(map(len, sink.chunks)) <= 2 * 64 * 1024

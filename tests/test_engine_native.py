@@ -6,8 +6,11 @@ What every engine does is in `test_transport_contract`.
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +25,7 @@ from trio.testing import wait_all_tasks_blocked
 from ai_lib_trio import CallerError, Config, TransportError, open_client
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport import native as native_module
+from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.http1 import ResponseReader, endpoint_of, head_of
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
 from ai_lib_trio.transport.native import NativeEngine
@@ -165,6 +169,7 @@ def cut_up(whole: bytes, places: Sequence[int]) -> list[bytes]:
     return [whole[start:end] for start, end in itertools.pairwise(marks)]
 
 
+blank_before_extension = re.compile(rb"[0-9a-fA-F][ \t]+;")
 places = st.lists(st.integers(0, 1000), max_size=6)
 methods = st.sampled_from(["POST", "POST", "POST", "HEAD"])
 
@@ -187,13 +192,17 @@ def test_a_damaged_response_is_read_as_h11_reads_it_or_refused_by_both(
 ) -> None:
     ours, theirs = by_us(cut_up(whole, places), method), by_h11(cut_up(whole, places), method)
     assert theirs.body.startswith(ours.body) or ours.body.startswith(theirs.body)
-    if ours.end == "refused" and theirs.end != "refused":
-        assert ("transfer-encoding", "chunked") in ours.headers, "only the chunk coding is read more strictly"
-        return
-    if ours.end == "truncated" and theirs.end == "refused":
-        # llhttp waits for a chunk's line to end before it judges; the connection is closed either way.
-        assert ("transfer-encoding", "chunked") in ours.headers
-        return
+    # Only the chunk coding is read otherwise, and only in ways that are held below.
+    if ("transfer-encoding", "chunked") in ours.headers:
+        if theirs.end == "refused" and blank_before_extension.search(whole):
+            return  # less strictly
+        if ours.end == "refused" and theirs.end != "refused":
+            return  # more strictly
+        if ours.end == "truncated" and theirs.end == "refused":
+            return  # llhttp waits for a chunk's line to end before it judges; the connection is closed either way
+        if ours.end == theirs.end == "refused" and len(ours.body) < len(theirs.body):
+            assert ours[:3] == theirs[:3]
+            return  # the stricter reading refuses earlier, and gives out less of the body before
     assert ours[:4] == theirs[:4]
     assert not ours.is_reusable or theirs.is_reusable
 
@@ -221,6 +230,7 @@ STRICTER = [
     b"5\r\nhello\r\n0\r\n\n",
 ]
 LAXER = [
+    b"5 ;a=b\r\nhello\r\n0\r\n\r\n",  # by RFC 9112 a blank may stand there
     b"0000000000000000000000005\r\nhello\r\n0\r\n\r\n",
     b"5\r\nhello\r\n0\r\ntransfer-encoding: gzip\r\n\r\n",
 ]
@@ -231,6 +241,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 def test_where_the_chunk_coding_is_read_more_strictly_than_by_h11(coded: bytes) -> None:
     assert by_us([CHUNKED + coded], "POST").end == "refused"
     assert by_h11([CHUNKED + coded], "POST").end == "complete"
+
+
+def test_where_both_refuse_the_stricter_reading_does_so_before_more_of_the_body() -> None:
+    coded = CHUNKED + b"1;a=b\r\r\0\r\n0\r\n\r\n"  # h11 takes the stray line end as a part of the extension
+    ours, theirs = by_us([coded], "POST"), by_h11([coded], "POST")
+    assert (ours.end, ours.body, theirs.end, theirs.body) == ("refused", b"", "refused", b"0")
 
 
 @pytest.mark.parametrize("coded", LAXER)
@@ -356,6 +372,152 @@ async def test_a_head_is_prepared_once_for_requests_that_share_it(quiescence: Qu
         assert len(engine._prepared) <= native_module.MAX_HEADS
 
 
+# ---- reaching a host
+
+
+class Names(trio.abc.HostnameResolver):
+    """Answers every name with these addresses, when it may, and counts how often it was asked."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self.asked = 0
+        self.may_answer = trio.Event()
+        self.may_answer.set()
+
+    async def getaddrinfo(self, host: Any, port: Any, *args: Any, **settings: Any) -> Any:
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        await self.may_answer.wait()
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, int(port))) for one in self.addresses]
+
+    async def getnameinfo(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names("127.0.0.1")
+
+
+def named(server: Any, body: bytes = b"{}") -> WireRequest:
+    return WireRequest("POST", f"http://a-host.example:{server.port}/v1/x", [], body)
+
+
+async def test_a_name_is_looked_up_once_for_all_calls_that_begin_together(quiescence: Quiescence, names: Names) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(fetch, engine, named(server))
+        assert (names.asked, len(engine._looked_up)) == (1, 0)
+        assert server.connections > 1
+
+
+async def test_an_address_stands_for_its_name_for_a_short_time_only(
+    quiescence: Quiescence, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    answer = sized(OK, headers="connection: close\r\n")
+    async with raw_server(always(answer)) as server, engine_of("native") as engine:
+        for expected in (1, 1):
+            await fetch(engine, named(server))
+            assert names.asked == expected
+        monkeypatch.setattr(native_module, "ADDRESS_S", 0.0)
+        engine._addresses.clear()
+        for expected in (2, 3):
+            await fetch(engine, named(server))
+            assert names.asked == expected
+
+
+async def test_a_host_that_has_moved_is_looked_up_anew_when_its_old_address_answers_no_more(
+    quiescence: Quiescence, names: Names
+) -> None:
+    trio.socket.set_custom_hostname_resolver(names)
+    async with engine_of("native") as engine:
+        async with raw_server(always(sized(OK, headers="connection: close\r\n"))) as server:
+            await fetch(engine, named(server))
+        names.addresses = ["127.0.0.2"]
+        listeners = await trio.open_tcp_listeners(server.port, host="127.0.0.2")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                await always(sized(b"moved"))(Connection(stream, 1))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, listeners)
+            assert (await fetch(engine, named(server))).body == b"moved"
+            assert names.asked == 2
+            await engine.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def test_calls_that_waited_for_a_lookup_that_failed_look_for_themselves(
+    quiescence: Quiescence, names: Names
+) -> None:
+    names.addresses = []
+    trio.socket.set_custom_hostname_resolver(names)
+    said: list[str] = []
+
+    async def call(engine: Any) -> None:
+        with pytest.raises(TransportError) as info:
+            await fetch(engine, WireRequest("POST", "http://a-host.example/x", [], b"{}"))
+        said.append(info.value.message)
+
+    async with engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(call, engine)
+        assert len(engine._looked_up) == 0
+    assert said == ["the host a-host.example has no address"] * 5
+
+
+async def test_a_lookup_that_is_cancelled_or_slow_holds_up_nobody_else(
+    quiescence: Quiescence, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_module, "NEXT_ADDRESS_S", 0.01)
+    trio.socket.set_custom_hostname_resolver(names)
+    names.may_answer = trio.Event()
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        async with trio.open_nursery() as nursery:
+            first = trio.CancelScope()
+
+            async def be_cancelled() -> None:
+                with first:
+                    await fetch(engine, named(server))
+
+            nursery.start_soon(be_cancelled)
+            while not names.asked:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(fetch, engine, named(server))
+            while names.asked < 2:  # it waited for the first one, not for long
+                await trio.lowlevel.checkpoint()
+            first.cancel()
+            nursery.start_soon(fetch, engine, named(server))
+            await wait_all_tasks_blocked()
+            names.may_answer.set()
+        assert first.cancelled_caught
+        assert engine.open_connections == server.connections
+
+
+async def test_a_socket_factory_of_the_hosts_is_asked_for_every_socket(quiescence: Quiescence) -> None:
+    made: list[int] = []
+
+    class Factory(trio.abc.SocketFactory):
+        def socket(self, family: Any = -1, type: Any = -1, proto: Any = -1) -> Any:
+            made.append(int(family))
+            return trio.socket.from_stdlib_socket(socket.socket(family, type, max(proto, 0)))
+
+    async with raw_server(always(sized(OK))) as server, engine_of("native") as engine:
+        before = trio.socket.set_custom_socket_factory(Factory())
+        try:
+            await fetch(engine, post(server))
+        finally:
+            trio.socket.set_custom_socket_factory(before)
+    assert made == [int(socket.AF_INET)]
+
+
 # ---- TLS
 
 
@@ -430,6 +592,10 @@ async def engine_at(base_url: str, **settings: Any) -> Any:
         ("https://api.example", {"transport": "native"}, NativeEngine),
         ("https://api.example", {"environ": {"HTTPS_PROXY": "http://proxy.example:3128"}}, HttpxEngine),
         ("https://api.example", {"environ": {"AI_PROXY_URL": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"https_proxy": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"ALL_PROXY": "http://proxy.example:3128"}}, HttpxEngine),
+        ("https://api.example", {"environ": {"HTTP_PROXY": "http://proxy.example:3128"}}, NativeEngine),
+        ("https://api.example", {"environ": {"ALL_PROXY": "http://p.example:3128", "NO_PROXY": "*"}}, NativeEngine),
         (
             "https://api.example",
             {"environ": {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "api.example"}},
@@ -442,3 +608,84 @@ async def test_the_engine_is_native_unless_a_proxy_or_the_caller_asks_for_httpx(
     quiescence: Quiescence, base_url: str, settings: dict[str, Any], expected: type
 ) -> None:
     assert type(await engine_at(base_url, **settings)) is expected
+
+
+CALLS = """
+import json, socket, sys, threading
+import ai_lib_trio, trio
+
+reply = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+    {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+body = json.dumps(reply).encode()
+head = "HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
+listener = socket.create_server(("127.0.0.1", 0))
+
+def serve():
+    with listener.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(head.encode() + body)
+        connection.recv(65536)
+
+threading.Thread(target=serve, daemon=True).start()
+
+async def main():
+    config = ai_lib_trio.Config(environ={})
+    url = "http://127.0.0.1:%d" % listener.getsockname()[1]
+    async with ai_lib_trio.open_client("openai/m", base_url=url, api_key="k", config=config) as client:
+        print((await client.chat("x").execute()).content)
+
+trio.run(main)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"httpx", "httpx2", "httpcore", "h11", "h2"}))
+"""
+
+
+def test_a_call_without_a_proxy_imports_no_other_http_library() -> None:
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["hi", "[]"]
+
+
+async def test_a_given_context_says_whom_every_engine_trusts(quiescence: Quiescence, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with raw_server(always(sized(OK)), tls=server_context(certificate)) as server:
+        for kind in ("httpx", "native", "hub"):
+            async with engine_of(kind, ssl_context=trust) as engine:
+                assert (await fetch(engine, post(server))).body == OK
+            async with engine_of(kind, ssl_context=ssl.create_default_context()) as engine:
+                with pytest.raises(TransportError) as info:
+                    await fetch(engine, post(server))
+                assert info.value.kind == "tls_refused"
+
+
+def authorities(certificate: Path, variable: str) -> Path:
+    """What the variable is to name. In a folder OpenSSL finds a certificate by the hash of its subject."""
+    file = certificate.with_name("cert.pem")
+    if variable == "SSL_CERT_FILE":
+        return file
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(file)]
+    digest = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = certificate.with_name("authorities")
+    folder.mkdir()
+    (folder / f"{digest}.0").write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["httpx", "native", "hub"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_authorities_named_by_the_environment_are_trusted_by_every_engine(
+    quiescence: Quiescence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, variable: str
+) -> None:
+    certificate = make_certificate(tmp_path)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(authorities(certificate, variable)))
+    default_context.cache_clear()
+    try:
+        async with (
+            raw_server(always(sized(OK)), tls=server_context(certificate)) as server,
+            engine_of(kind) as engine,
+        ):
+            assert (await fetch(engine, post(server))).body == OK
+    finally:
+        default_context.cache_clear()

@@ -12,10 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.parametrize("transport", ["native", "httpx"])
 @pytest.mark.parametrize("only", ["refused", "status 429", "clean early end", "every character", "a crashed actor"])
-def test_a_row_of_the_fault_table_is_full(only: str) -> None:
+def test_a_row_of_the_fault_table_is_full(only: str, transport: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--json", "--only", only],
+        [sys.executable, "-m", "benchmarks.faults", "--json", "--only", only, "--transport", transport],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import Config, InternalError, open_client
+from ai_lib_trio import Config, InternalError, TransportError, open_client
 from ai_lib_trio.actors.exchange import Exchange
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport import hub as hub_module
@@ -43,7 +43,10 @@ class Member:
         self.then: Any = None
 
     def readable(self) -> int:
-        data = self.sock.recv(64 * 1024)
+        try:
+            data = self.sock.recv(64 * 1024)
+        except BlockingIOError:  # as the engine's connections: being told of nothing is no fault
+            return 0
         self.log.append((self.name, len(data)))
         if self.then is not None:
             self.then(data)
@@ -167,6 +170,147 @@ async def test_a_turn_is_bounded_and_others_run_in_between(
         nursery.cancel_scope.cancel()
     reads = [index for index, entry in enumerate(log) if entry != "other"]
     assert "other" in log[reads[0] : reads[2]]  # trio shuffles who is first in each round, so not between any two
+
+
+async def test_more_ready_members_than_one_poll_tells_all_get_their_turn(
+    hub: Hub, log: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Level-triggered, the system tells of those first that it has not told of for longest."""
+    monkeypatch.setattr(hub_module, "MAX_READY", 2)
+    many = [Member(log, str(number)) for number in range(9)]
+    try:
+        for member in many:
+            member.peer.send(b"x" * 100)
+            member.then = lambda _, member=member: member.peer.send(b"x" * 100)  # never used up
+            hub.join(member)
+        while len(log) < 45:
+            await trio.lowlevel.checkpoint()
+        counts = [sum(name == member.name for name, _ in log) for member in many]
+        assert min(counts) >= 3, counts
+    finally:
+        for member in many:
+            hub.leave(member)
+            member.close()
+
+
+async def test_a_stream_that_never_pauses_starves_no_other_one(quiescence: Quiescence) -> None:
+    async def handler(connection: Connection) -> None:
+        request = await connection.request()
+        assert request is not None
+        await connection.send(chunked(end=False))
+        if request[1] == b"flood":
+            piece = chunk(b"x" * 60_000)
+            while True:
+                await connection.send(piece)
+        for _ in range(20):
+            await connection.send(chunk(b"drop"))
+            await trio.lowlevel.checkpoint()
+        await connection.send(b"0\r\n\r\n")
+
+    async with raw_server(handler) as server, engine_of("hub") as engine, trio.open_nursery() as nursery:
+        floods = [KeepingSink() for _ in range(4)]
+        for flood in floods:
+            nursery.start_soon(fetch, engine, post(server, b"flood"), flood)
+        while not all(flood.chunks for flood in floods):
+            await trio.lowlevel.checkpoint()
+        with trio.fail_after(10):
+            assert (await fetch(engine, post(server))).body == b"drop" * 20
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_descriptor_that_is_used_again_within_a_turn_brings_the_new_member_no_old_news(
+    hub: Hub, members: list[Member], log: list[Any]
+) -> None:
+    """The first read closes the others' sockets, and new ones get their descriptors before the turn is over."""
+    new: list[Member] = []
+    used = {member.sock.fileno() for member in members}
+
+    def replace(_: bytes) -> None:
+        if new:
+            return
+        for member in members:
+            if member.name != log[-1][0]:
+                hub.leave(member)
+                member.close()
+                new.append(Member(log, "new"))
+                hub.join(new[-1])
+
+    for member in members:
+        member.then = replace
+        member.peer.send(b"x")
+        hub.join(member)
+    await wait_all_tasks_blocked(0.01)
+    try:
+        assert used & {member.sock.fileno() for member in new}, "no descriptor was used again"
+        assert len(log) == 1
+        assert [(member.fault, member.woken) for member in new] == [(None, 0)] * 2
+        new[0].peer.send(b"yy")
+        await wait_all_tasks_blocked(0.01)
+        assert ("new", 2) in log
+    finally:
+        for member in new:
+            hub.leave(member)
+            member.close()
+
+
+@pytest.mark.parametrize("how", ["close", "half", "reset"])
+async def test_the_end_of_a_peer_is_read_like_anything_else_and_spins_nothing(quiescence: Quiescence, how: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(chunked(b"one", end=False))
+        await go_on.wait()
+        assert isinstance(connection.stream, trio.SocketStream)
+        if how == "half":
+            await connection.stream.send_eof()
+            await connection.wait_left()
+        elif how == "reset":
+            connection.reset()
+
+    go_on = trio.Event()
+    async with raw_server(handler) as server, engine_of("hub") as engine:
+        sink = KeepingSink(room=False)
+        kinds: list[str] = []
+
+        async def the_exchange() -> None:
+            with pytest.raises(TransportError) as info:
+                await fetch(engine, post(server), sink)
+            kinds.append(info.value.kind)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(the_exchange)
+            while not sink.waits:
+                await trio.lowlevel.checkpoint()
+            go_on.set()
+            await wait_all_tasks_blocked(0.01)
+            turns = engine._hub.turns
+            await wait_all_tasks_blocked(0.01)
+            assert engine._hub.turns == turns  # nobody is told of an end while the sink is full
+            sink.more.set()
+        assert kinds == ["reset" if how == "reset" else "truncated"]
+
+
+async def test_where_the_system_takes_no_more_watches_each_exchange_waits_for_itself(
+    quiescence: Quiescence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw_server(streaming) as server, engine_of("hub") as engine:
+
+        class Full:
+            closed = False
+
+            def __init__(self, epoll: Any) -> None:
+                self.epoll = epoll
+
+            def register(self, fd: int, events: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.epoll, name)
+
+        monkeypatch.setattr(engine._hub, "_epoll", Full(engine._hub._epoll))
+        for _ in range(2):
+            assert (await fetch(engine, post(server))).body == b"".join(STREAM)
+        assert (server.connections, len(engine._hub)) == (1, 0)
+        monkeypatch.undo()
 
 
 async def test_a_read_happens_in_the_context_of_its_exchange(hub: Hub, members: list[Member]) -> None:

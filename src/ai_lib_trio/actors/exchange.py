@@ -207,7 +207,7 @@ class Exchange:
         headers, query = signed.headers, signed.query
         if not any(name == "accept-encoding" for name, _ in headers):
             # A stream compressed by the server is delayed by its buffers; a whole body may be.
-            headers.append(("accept-encoding", "identity" if self._job.call.request.stream else "gzip, deflate"))
+            headers.append(("accept-encoding", "identity" if self._job.call.request.stream else Inflater.accepted()))
         url = target.base_url.rstrip("/") + path
         if query:
             from urllib.parse import urlencode

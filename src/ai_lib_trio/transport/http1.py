@@ -7,8 +7,9 @@ Heads are read here, by the grammar of RFC 9110 and 9112 with the leniencies tha
 reason phrase): llhttp has no way to be told of a HEAD request, and judges lines otherwise than the httpx engine would.
 Sized bodies and bodies until the close are slices of what was read. Chunks are llhttp's work, since there may be one an
 event. Where it is stricter than h11 it stays so: chunk extensions must be tokens, lines of the chunk coding must end in
-CRLF, a trailer must not be folded, hold control characters or a content-length. It is laxer in two things that change
-nothing that is read: leading zeros of a chunk's size, and the value of a `transfer-encoding` trailer.
+CRLF, a trailer must not be folded, hold control characters or a content-length. It is laxer in three things that change
+nothing that is read: leading zeros of a chunk's size, a blank between it and an extension, and the value of a
+`transfer-encoding` trailer.
 """
 
 from __future__ import annotations

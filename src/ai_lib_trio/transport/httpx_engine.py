@@ -1,7 +1,9 @@
 """The httpx engine: one leased connection per exchange, pulled by httpx and pushed into the sink.
 
-Imports `errors` and `base`; httpx is imported when the first engine is made. The rule that must stay true: an
-exchange owns its connection alone, so that whatever goes wrong it can be closed without asking a shared pool.
+Imports `errors` and `base`; httpx is imported when the first exchange needs it. A client that the caller brings is
+spoken to in the words of the library that it is from: httpx, or one with the same names, as httpx2. The rule that must
+stay true: an exchange owns its connection alone, so that whatever goes wrong it can be closed without asking a shared
+pool.
 
 Why a transport per connection and not one pool: httpcore's pool scans all connections for every request, and a
 cancellation at an unlucky checkpoint leaves a connection in it that nobody closes (seen with httpcore 1.0.9: between
@@ -14,6 +16,7 @@ import contextlib
 import functools
 import socket
 import ssl
+import sys
 import time
 import types
 from collections.abc import Awaitable, Callable, Generator
@@ -38,6 +41,52 @@ READ_BYTES = 64 * 1024  # what httpcore asks a socket for at a time
 ABORT_S = (
     1.0  # closing waits for no peer, only for a few turns of the scheduler; the bound is for what we do not foresee
 )
+
+
+class _Library:
+    """What is needed of httpx, or of a library with the same names."""
+
+    def __init__(self, module: Any) -> None:
+        self.faults: tuple[type[Exception], ...] = (module.HTTPError, module.InvalidURL, module.StreamError)
+        self.unreached: tuple[type[Exception], ...] = (module.ConnectError, module.ProxyError)
+        self.unsendable: tuple[type[Exception], ...] = (
+            module.InvalidURL,
+            module.UnsupportedProtocol,
+            module.LocalProtocolError,
+        )
+        self.unreadable: type[Exception] = module.RemoteProtocolError
+
+        class WholeBody(module.AsyncByteStream):  # type: ignore[misc]
+            """No generator: one that is cancelled in the middle leaves nothing for the collector."""
+
+            def __init__(self, body: bytes) -> None:
+                self._body: bytes | None = body
+
+            def __aiter__(self) -> WholeBody:
+                return self
+
+            async def __anext__(self) -> bytes:
+                body, self._body = self._body, None
+                if body is None:
+                    raise StopAsyncIteration
+                return body
+
+        self.whole_body = WholeBody
+
+
+@functools.cache
+def _library(name: str) -> _Library:
+    return _Library(sys.modules[name])
+
+
+def _library_of(client: Any) -> _Library:
+    """The library whose `AsyncClient` this is. Raises `CallerError` where it is none."""
+    for base in type(client).__mro__:
+        name = base.__module__.partition(".")[0]
+        if base.__name__ == "AsyncClient" and hasattr(sys.modules.get(name), "AsyncByteStream"):
+            return _library(name)
+    what = f"http_client is an AsyncClient of httpx or httpx2, got {type(client).__module__}.{type(client).__name__}"
+    raise CallerError(what, kind="bad_argument")
 
 
 @functools.cache
@@ -154,6 +203,8 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
     """One exchange on one lease: send, then push what comes until the body ends."""
     import httpx
 
+    library = _library("httpx")
+
     async def trace(name: str, info: dict[str, Any]) -> None:
         if _is_sending(name, info):
             sink.sending()
@@ -161,28 +212,27 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
             lease.stream = info["return_value"]
 
     has_head = False
-    failure: tuple[str, BaseException] | None = None
+    failure: BaseException | None = None
     try:
         wire = httpx.Request(
             request.method, request.url, headers=request.headers, content=request.body, extensions={"trace": trace}
         )
-        wire.stream = _whole_body(request.body)
+        wire.stream = library.whole_body(request.body)
         response = await lease.transport.handle_async_request(wire)
         try:
             sink.head(response.status_code, _headers(response))
             has_head = True
-            await _push_body(response.stream, sink, lease.cut_off)
+            await _push_body(response.stream, sink, lease.cut_off, library)
         finally:
             # Reading a body to its end does not return the connection; closing the response does.
             with trio.move_on_after(ABORT_S, shield=True):
                 await response.aclose()
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
-        failure = (type(exc).__name__, exc)
+    except library.faults as exc:
+        failure = exc
     if failure is not None:
         # Outside the handler: httpx's exception holds the request with its headers, and must not hang on ours.
-        error = translate(failure[1], request.url, has_head=has_head)
-        cause = failure[1].__cause__
-        del failure
+        error = translate(failure, request.url, library, has_head=has_head)
+        cause, failure = failure.__cause__, None
         raise error from cause
 
 
@@ -191,115 +241,141 @@ def _is_sending(name: str, info: dict[str, Any]) -> bool:
     return name.endswith("send_request_headers.started") and getattr(info.get("request"), "method", b"") != b"CONNECT"
 
 
-async def _push_body(stream: Any, sink: Sink, cut_off: Callable[[], Awaitable[None]]) -> None:
-    """Push a body as it comes: one call of the sink for all that one read brought, whatever chunks it came in.
+class _Gathered:
+    """The pieces of a body that came without a wait, until they go into the sink together."""
+
+    __slots__ = ("fault", "is_full", "is_resting", "pieces", "scope", "sink", "size")
+
+    def __init__(self, sink: Sink, scope: trio.CancelScope) -> None:
+        self.sink = sink
+        self.scope = scope
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.is_full = False  # the sink said so while the stream was waiting already
+        self.is_resting = False  # what is waited for now is not the stream's next piece
+        self.fault: BaseException | None = None  # what the sink raised meanwhile
+
+    def push(self) -> bool:
+        """Give the sink what there is. Whether it has room for more."""
+        pieces = self.pieces
+        if not pieces:
+            return True
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.pieces = []
+        self.size = 0
+        return self.sink.data(whole)
+
+    def before_a_wait(self) -> None:
+        """The stream is about to wait for the network: what it brought is all that was read."""
+        if self.is_resting or self.fault is not None:
+            return
+        try:
+            self.is_full = not self.push() or self.is_full
+        except BaseException as exc:
+            # The step that has begun holds the scheduler's trap: it must go on, into this cancellation.
+            self.fault = exc
+            self.scope.cancel()
+
+    async def rest(self) -> None:
+        self.is_full = False
+        self.is_resting = True
+        await self.sink.wait_room()
+        self.is_resting = False
+
+
+async def _push_body(stream: Any, sink: Sink, cut_off: Callable[[], Awaitable[None]], library: _Library) -> None:
+    """Push a body as it comes: one call of the sink for all that is there before the next wait for the network,
+    whatever chunks and records it came in.
 
     Left in the middle, it calls `cut_off` and unwinds the stream.
     """
-    iterator = stream.__aiter__()
-    fault: BaseException | None = None
+    scope = trio.CancelScope()
+    gathered = _Gathered(sink, scope)
     try:
-        with trio.CancelScope() as scope:
-            pieces: list[bytes] = []
-            has_more = True
-            while has_more:
-                # Step the iterator by hand: a step that ends without waiting was served from what is read already.
-                step = iterator.__anext__().__await__()
-                try:
-                    trap = next(step)
-                except StopIteration as ready:
-                    pieces.append(ready.value)
-                    if sum(map(len, pieces)) >= READ_BYTES:  # more than a socket's read: a body that never waits
-                        if not sink.data(_joined(pieces)):
-                            await sink.wait_room()
-                        pieces = []
-                    continue
-                except StopAsyncIteration:
-                    break
-                has_room = True
-                if pieces:
-                    try:
-                        has_room = sink.data(_joined(pieces))
-                    except BaseException as exc:
-                        # The step that has begun holds the scheduler's trap: it must go on, into this cancellation.
-                        fault = exc
-                        scope.cancel()
-                pieces = []
-                try:
-                    pieces.append(await _finish(step, trap))
-                except StopAsyncIteration:
-                    has_more = False
-                finally:
-                    if fault is not None:  # whatever became of the step: what the sink raised goes first
-                        raise fault
-                if not has_room:
-                    await sink.wait_room()
-            if pieces and not sink.data(_joined(pieces)):
-                await sink.wait_room()
+        with scope:
+            work = _gather(stream.__aiter__(), gathered, cut_off, library)
+            await _watched(work, gathered.before_a_wait)
+    finally:
+        if gathered.fault is not None:  # whatever became of the step: what the sink raised goes first
+            fault, gathered.fault = gathered.fault, None
+            try:
+                raise fault
+            finally:
+                del fault  # its traceback holds this frame
+
+
+async def _gather(
+    iterator: Any, gathered: _Gathered, cut_off: Callable[[], Awaitable[None]], library: _Library
+) -> None:
+    try:
+        async for piece in iterator:
+            if piece:
+                gathered.pieces.append(piece)
+                gathered.size += len(piece)
+            if gathered.is_full:
+                await gathered.rest()
+            elif gathered.fault is not None:
+                break
+            elif gathered.size >= READ_BYTES and not gathered.push():  # over a socket's read: a body that never waits
+                await gathered.rest()
     except BaseException:
-        # Left in the middle: httpx's generators are suspended below us. With the socket cut, their next step raises
-        # and they unwind by themselves; dropped as they are, the collector would find them and warn.
-        with trio.move_on_after(ABORT_S, shield=True):
-            await cut_off()
-            await _unwind(iterator)
+        gathered.is_resting = True
+        try:
+            if gathered.fault is None:
+                gathered.push()  # what came before a fault goes before it
+        finally:
+            await _leave(iterator, cut_off, library)
         raise
+    if gathered.fault is not None:
+        await _leave(iterator, cut_off, library)
+    elif not gathered.push() or gathered.is_full:
+        await gathered.rest()
 
 
-def _joined(pieces: list[bytes]) -> bytes:
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+async def _leave(iterator: Any, cut_off: Callable[[], Awaitable[None]], library: _Library) -> None:
+    """Leave a body in the middle: httpx's generators are suspended below us. With the socket cut, their next step
+    raises and they unwind by themselves; dropped as they are, the collector would find them and warn."""
+    with trio.move_on_after(ABORT_S, shield=True):
+        await cut_off()
+        with contextlib.suppress(*library.faults, trio.ClosedResourceError, RuntimeError):
+            async for _ in iterator:
+                pass
+
+
+def _turn_trap() -> Any:
+    """What a task gives the scheduler that lets others have their turn and waits for nothing."""
+    step = trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105  # only begun, by hand
+    try:
+        return step.send(None)
+    finally:
+        step.close()
 
 
 @types.coroutine
-def _finish(step: Any, trap: Any) -> Generator[Any, Any, Any]:
-    """Go on awaiting a step that was begun by hand and gave `trap` to the scheduler."""
+def _watched(work: Any, before_a_wait: Callable[[], None]) -> Generator[Any, Any, None]:
+    """Await `work`, and call `before_a_wait` each time that it waits for something. It does so when what was read is
+    used up: `trio.SSLStream` hands out a record a step, with a turn of the scheduler but no wait between them."""
+    turn = _turn_trap()
+    answer: Any = None
+    failure: BaseException | None = None
     while True:
         try:
-            value = yield trap
+            if failure is None:
+                trap = work.send(answer)
+            else:
+                thrown, failure = failure, None
+                try:
+                    trap = work.throw(thrown)
+                finally:
+                    del thrown  # its traceback holds this frame
+        except StopIteration:
+            return
+        if trap is not turn:
+            before_a_wait()
+        try:
+            answer = yield trap
         except BaseException as exc:
-            try:
-                trap = step.throw(exc)
-            except StopIteration as done:
-                return done.value
-        else:
-            try:
-                trap = step.send(value)
-            except StopIteration as done:
-                return done.value
-
-
-async def _unwind(iterator: Any) -> None:
-    import httpx
-
-    try:
-        async for _ in iterator:
-            pass
-    except (httpx.HTTPError, httpx.StreamError, trio.ClosedResourceError, RuntimeError):
-        return
-
-
-@functools.cache
-def _body_class() -> type[Any]:
-    """A request body that is no generator: one that is cancelled in the middle leaves nothing for the collector."""
-    import httpx
-
-    class WholeBody(httpx.AsyncByteStream):
-        def __init__(self, body: bytes) -> None:
-            self._body: bytes | None = body
-
-        def __aiter__(self) -> WholeBody:
-            return self
-
-        async def __anext__(self) -> bytes:
-            body, self._body = self._body, None
-            if body is None:
-                raise StopAsyncIteration
-            return body
-
-    return WholeBody
-
-
-def _whole_body(body: bytes) -> Any:
-    return _body_class()(body)
+            failure = exc
 
 
 def _headers(response: httpx.Response) -> list[tuple[str, str]]:
@@ -314,10 +390,8 @@ def _chain(exc: BaseException | None) -> list[BaseException]:
     return found
 
 
-def translate(exc: BaseException, url: str, *, has_head: bool) -> AiLibError:
+def translate(exc: BaseException, url: str, library: _Library, *, has_head: bool) -> AiLibError:
     """Our error for what httpx raised. Names the host, never the path or the query."""
-    import httpx
-
     host = url.split("://", 1)[-1].partition("/")[0].partition("?")[0].rpartition("@")[2]
     causes = _chain(exc)
     detail = next((str(cause) for cause in reversed(causes) if isinstance(cause, OSError) and str(cause)), "")
@@ -327,13 +401,13 @@ def translate(exc: BaseException, url: str, *, has_head: bool) -> AiLibError:
         return TransportError(f"TLS with {host} was refused: {text}", kind="tls_refused")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return TransportError(f"the host {host} has no address", kind="connect")
-    if isinstance(exc, httpx.ConnectError | httpx.ProxyError):
+    if isinstance(exc, library.unreached):
         return TransportError(f"no connection to {host}" + (f": {detail}" if detail else ""), kind="connect")
-    if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+    if isinstance(exc, library.unsendable):
         return CallerError(f"the request to {host} cannot be sent: {exc}", kind="bad_argument")
-    if isinstance(exc, httpx.RemoteProtocolError) and has_head and "without sending complete" in str(exc):
+    if isinstance(exc, library.unreadable) and has_head and "without sending complete" in str(exc):
         return TransportError(f"{host} closed the connection in the middle of its reply", kind="truncated")
-    if isinstance(exc, httpx.RemoteProtocolError):
+    if isinstance(exc, library.unreadable):
         what = "closed the connection" if "disconnected" in str(exc).lower() else "sent a reply that is not HTTP"
         return TransportError(f"{host} {what}" + (" in the middle of its reply" if has_head else ""), kind="reset")
     where = "in the middle of its reply" if has_head else "before it replied"
@@ -341,7 +415,7 @@ def translate(exc: BaseException, url: str, *, has_head: bool) -> AiLibError:
 
 
 class HttpxClientEngine:
-    """The caller's own `httpx.AsyncClient` (or one with the same interface): never closed or reconfigured by us.
+    """The caller's own `AsyncClient`, of httpx or httpx2: never closed or reconfigured by us.
 
     Its hooks, mounts, cookies and instrumentation work. A client that follows redirects or sets `auth` is refused:
     a key could go to a host it is not bound to.
@@ -353,11 +427,13 @@ class HttpxClientEngine:
         if getattr(client, "auth", None) is not None:
             raise CallerError("http_client has `auth` set: credentials come from the manifest", kind="bad_argument")
         self._client = client
+        self._library = _library_of(client)
 
     async def exchange(self, request: WireRequest, sink: Sink) -> None:
         """See `base.Engine`."""
-        import httpx
-
+        library = self._library
+        if self._client.is_closed:
+            raise CallerError("http_client was closed while calls still went through it", kind="bad_argument")
         has_head = False
         failure: BaseException | None = None
 
@@ -374,23 +450,22 @@ class HttpxClientEngine:
                 timeout=None,
                 extensions={"trace": trace},
             )
-            wire.stream = _whole_body(request.body)
+            wire.stream = library.whole_body(request.body)
             # Said again here: the caller may have changed the client's settings since.
             response = await self._client.send(wire, stream=True, auth=None, follow_redirects=False)
             try:
                 sink.head(response.status_code, _headers(response))
                 has_head = True
                 # Not `aiter_raw`: a mocked response is one that has been read already.
-                await _push_body(response.stream, sink, response.aclose)
+                await _push_body(response.stream, sink, response.aclose, library)
             finally:
                 with trio.move_on_after(ABORT_S, shield=True):
                     await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+        except library.faults as exc:
             failure = exc
         if failure is not None:
-            error = translate(failure, request.url, has_head=has_head)
-            cause = failure.__cause__
-            failure = None
+            error = translate(failure, request.url, library, has_head=has_head)
+            cause, failure = failure.__cause__, None
             raise error from cause
 
     async def aclose(self) -> None:

@@ -59,15 +59,20 @@ class Hub:
     def __len__(self) -> int:
         return len(self._members)
 
-    def join(self, member: Member) -> None:
-        """Read for this member from now on. Nothing happens where it has joined already."""
+    def join(self, member: Member) -> bool:
+        """Read for this member from now on. Nothing happens where it has joined already.
+
+        False where the system takes no more (its watches or its memory are used up): then nobody reads for it.
+        """
         fd = member.sock.fileno()
-        if (
-            self._members.get(fd) is member or self._epoll.closed
-        ):  # closed: the whole client is, and so is this exchange
-            return
-        self._epoll.register(fd, select.EPOLLIN)
+        if self._members.get(fd) is member or self._epoll.closed:
+            return True  # closed: the whole client is, and so is this exchange
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            return False
         self._members[fd] = member
+        return True
 
     def leave(self, member: Member, fd: int | None = None) -> None:
         """Do not read for this member any more. To be called before its socket is closed."""

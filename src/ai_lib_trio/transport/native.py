@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
+import math
 import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -33,6 +35,8 @@ KEEPALIVE_S = 60.0  # servers commonly close idle connections after 60 to 75 s
 READ_BYTES = 64 * 1024  # a read, and so the most that one push into the sink holds; larger ones were no faster
 MAX_HEADS = 64  # prepared heads of requests: an engine serves one origin, with a few models and APIs
 RECORDS_BYTES = 256 * 1024  # of a request's body encrypted at once, so that a large one is not held twice
+ADDRESS_S = 10.0  # how long an address stands for its name; no longer, so that changes of the name are followed
+NEXT_ADDRESS_S = 0.25  # what trio gives an address before it tries the next one beside it
 MAX_HANDSHAKE_READS = 256  # a handshake is a few reads; a server that never ends one is no server
 
 
@@ -299,7 +303,9 @@ class Connection:
             return
         if self.sock is None:
             raise self.lost()
-        hub.join(self)
+        if not hub.join(self):
+            await self._read_once()
+            return
         self.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -404,6 +410,7 @@ class Connection:
         return TransportError(f"no connection to {self.authority}: {exc}", kind="connect")
 
 
+_UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # not on Windows: there, one piece after the other
 
 
@@ -417,6 +424,8 @@ class NativeEngine:
         self._idle: OrderedDict[Connection, None] = OrderedDict()
         self._busy: set[Connection] = set()
         self._prepared: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[Endpoint, bytes]] = {}
+        self._addresses: dict[tuple[str, int], _Address] = {}  # the one that answered last, for a short time
+        self._looked_up: dict[tuple[str, int], trio.Event] = {}  # what is being reached now, for the first time
         self._is_closed = False
 
     @property
@@ -507,18 +516,7 @@ class NativeEngine:
 
     async def _connect(self, endpoint: Endpoint) -> Connection:
         """A new connection, entered among the busy ones."""
-        failure: OSError | None = None
-        try:
-            stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
-        except OSError as exc:
-            failure = exc
-        if failure is not None:
-            if _has_no_address(failure):
-                raise TransportError(f"the host {endpoint.authority} has no address", kind="connect") from failure
-            raise TransportError(f"no connection to {endpoint.authority}: {failure}", kind="connect") from failure
-        # trio's socket and stream check and wait by themselves; the descriptor is all that is needed of them.
-        sock = socket.socket(fileno=stream.socket.detach())
-        sock.setblocking(False)
+        sock = await self._reach(endpoint)
         connection = Connection(sock, endpoint.authority, self._hub)
         self._busy.add(connection)
         try:
@@ -535,6 +533,91 @@ class NativeEngine:
                 raise connection.lost() from None
             raise
         return connection
+
+    async def _reach(self, endpoint: Endpoint) -> socket.socket:
+        """A connected socket.
+
+        Many calls at once need many connections to one host: the first of them looks its name up and tries its
+        addresses, the others go to the address that answered. An IP address needs no looking up.
+        """
+        place = endpoint.host, endpoint.port
+        address = self._known(place) or _literal(*place)
+        if address is None and place in self._looked_up:
+            with trio.move_on_after(NEXT_ADDRESS_S):
+                await self._looked_up[place].wait()
+            address = self._known(place)
+        if address is not None:
+            sock = await _connected(address)
+            if sock is not None:
+                return sock
+            self._addresses.pop(place, None)
+        told = self._looked_up.setdefault(place, trio.Event())
+        failure: OSError | None = None
+        try:
+            stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        except OSError as exc:
+            failure = exc
+        finally:
+            told.set()
+            if self._looked_up.get(place) is told:
+                del self._looked_up[place]
+        if failure is not None:
+            if _has_no_address(failure):
+                raise TransportError(f"the host {endpoint.authority} has no address", kind="connect") from failure
+            raise TransportError(f"no connection to {endpoint.authority}: {failure}", kind="connect") from failure
+        # trio's socket and stream check and wait by themselves; the descriptor is all that is needed of them.
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # lost already: its use will say so
+            self._addresses[place] = _Address(sock.family, sock.getpeername(), trio.current_time() + ADDRESS_S)
+        return sock
+
+    def _known(self, place: tuple[str, int]) -> _Address | None:
+        """The address that answered lately."""
+        address = self._addresses.get(place)
+        return address if address is not None and trio.current_time() < address.until else None
+
+
+class _Address(NamedTuple):
+    family: int
+    address: Any  # as the socket takes it
+    until: float  # trio's clock; inf for one that is no answer of a resolver
+
+
+def _literal(host: str, port: int) -> _Address | None:
+    """The address that a host is by itself, if it is one."""
+    with contextlib.suppress(OSError):
+        socket.inet_pton(socket.AF_INET, host)
+        return _Address(socket.AF_INET, (host, port), math.inf)
+    with contextlib.suppress(OSError):  # one with a zone is not: its number is the resolver's to find
+        socket.inet_pton(socket.AF_INET6, host)
+        return _Address(socket.AF_INET6, (host, port, 0, 0), math.inf)
+    return None
+
+
+async def _connected(address: _Address) -> socket.socket | None:
+    """A socket that is connected to this address. None where that fails, or takes so long that others are tried."""
+    try:
+        # Through trio's, so that a socket factory of the caller's is asked; detached, as in `_reach`.
+        sock = socket.socket(fileno=trio.socket.socket(address.family, socket.SOCK_STREAM).detach())
+    except OSError:
+        return None
+    is_connected = False
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = sock.connect_ex(address.address)
+        if error in _UNDER_WAY:
+            with trio.move_on_after(NEXT_ADDRESS_S if address.until < math.inf else math.inf):
+                await trio.lowlevel.wait_writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        is_connected = error == 0
+    except OSError:
+        pass
+    finally:
+        if not is_connected:
+            sock.close()
+    return sock if is_connected else None
 
 
 def _has_no_address(failure: OSError) -> bool:
