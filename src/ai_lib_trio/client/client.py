@@ -50,7 +50,7 @@ from ..transport.native import NativeEngine
 from ..transport.proxy import proxy_for
 from ..types.admission import Forecast
 from ..types.message import Message
-from ..types.records import Sink
+from ..types.records import ClientSink, Sink
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
@@ -165,7 +165,7 @@ class AiClient:
             gates=config.gates,
             seed=seed,
             spent=spent_by,
-            emit=self._hooks.emit,
+            hooks=self._hooks,
         )
         if reloader is not None and config.reload_manifests_s is not None:
             following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
@@ -337,13 +337,13 @@ class AiClient:
         return self._need_routes(routed).expand(models, terms.api, request, is_dry=is_dry)
 
     @contextmanager
-    def sink(self, sink: Sink) -> Iterator[None]:
+    def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
         """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
-        self._hooks.add(sink)
+        added = self._hooks.add(sink)
         try:
             yield
         finally:
-            self._hooks.remove(sink)
+            self._hooks.remove(added)
 
     def stats(self) -> dict[str, int]:
         """How the client's calls ended so far: `calls`, `open`, `ok`, `failed`, `cancelled`."""

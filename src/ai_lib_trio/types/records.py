@@ -40,6 +40,7 @@ __all__ = [
     "EventBatch",
     "FirstToken",
     "HealthChanged",
+    "Listeners",
     "ManifestsChanged",
     "Record",
     "Sink",
@@ -271,3 +272,12 @@ class ClientSink(Protocol):
         ...
 
     def __call__(self, record: Record) -> None: ...
+
+
+class Listeners(Protocol):
+    """Whoever listens, as those who have something to tell see them: ask `on` before building a record."""
+
+    @property
+    def on(self) -> bool: ...
+
+    def emit(self, record: Record) -> None: ...
