@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import trio
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
@@ -21,15 +23,15 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.schemas import Schemas
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, Resilience
+from ai_lib_trio import AiLibError, CancelledByToken, CancelToken, Endpoint, ModelArray, Resilience
 from ai_lib_trio.errors import CallerError
 from ai_lib_trio.telemetry import CallLogger, MetricsCollector, Tracing
 from ai_lib_trio.telemetry.tracing import SCHEMA_URL
 from ai_lib_trio.testing import Head, ScriptedTransport, Stall
 from ai_lib_trio.transport.base import WireRequest
-from client_support import KEYS, OTHER_MODEL, echo, prompt_of, refused, scripted_client, streamed, whole
+from client_support import KEYS, MODEL, OTHER_MODEL, echo, prompt_of, refused, scripted_client, streamed, whole
 
 PATIENT = Resilience(max_attempts=3, min_delay_s=1, max_delay_s=1, jitter="none", breaker="off")
 
@@ -256,6 +258,8 @@ async def test_a_call_is_a_span_below_its_callers_and_each_attempt_one_below_it(
     assert (first["gen_ai.usage.input_tokens"], first["gen_ai.usage.output_tokens"]) == (3, 2)
     assert (first["server.address"], first["server.port"]) == ("api.openai.com", 443)
     assert "gen_ai.response.time_to_first_chunk" not in first
+    assert "gen_ai.request.stream" not in first
+    assert streamed_one["gen_ai.request.stream"] is True
     assert streamed_one["gen_ai.response.time_to_first_chunk"] == 0.5
     assert (failed["error.type"], failed["ailib.error.code"]) == ("overloaded", "E3002")
     assert calls[2].status.status_code is trace.StatusCode.ERROR
@@ -286,6 +290,96 @@ async def test_a_streamed_call_in_another_task_has_its_openers_span_as_parent(au
     assert {span.parent.span_id for span in traced.calls() if span.parent} == callers
 
 
+async def test_what_runs_inside_of_an_attempt_sees_the_callers_span(autojump_clock: MockClock) -> None:
+    traced, seen = Traced(), []
+
+    def reply(request: WireRequest) -> Any:  # in a session of the actor, tasks away from the caller
+        seen.append(trace.get_current_span())
+        return echo(request)
+
+    async with scripted_client(ScriptedTransport(reply), sinks=(traced.sink,)) as client:
+        with traced.provider.get_tracer("the program").start_as_current_span("the caller") as caller:
+            await client.chat().user("x").execute()
+            async with client.chat().user("x").stream() as events:
+                async for _ in events:
+                    pass
+        await client.chat().user("x").execute()
+    assert seen == [caller, caller, trace.INVALID_SPAN]
+
+
+async def test_a_call_that_is_left_in_whatever_way_ends_its_spans_once(autojump_clock: MockClock) -> None:
+    traced, ends = Traced(), Counter[int]()
+
+    class Ends(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            assert span.context is not None
+            ends[span.context.span_id] += 1
+
+    traced.provider.add_span_processor(Ends())
+    block = scripted_client(ScriptedTransport(paced), sinks=(traced.sink,), shutdown_grace_s=0)
+    async with trio.open_nursery() as nursery, block as client:
+        with trio.move_on_after(1):  # cancelled
+            await client.chat().user("waits").execute()
+        async with client.chat().user("x").stream() as events:  # left in the middle
+            await events.__anext__()
+        with pytest.warns(ResourceWarning, match="call"):
+            await _drop_without_a_word(client)
+        token = CancelToken()
+        nursery.start_soon(_expect, CancelledByToken, client.chat().user("waits").cancel_token(token).execute)
+        await wait_all_tasks_blocked()
+        token.cancel()
+        nursery.start_soon(_expect, AiLibError, client.chat().user("waits").execute)  # open when the client closes
+        await wait_all_tasks_blocked()
+    assert len(traced.calls()) == 5
+    assert [len(traced.attempts_of(call)) for call in traced.calls()] == [1] * 5
+    assert len(ends) == 10
+    assert set(ends.values()) == {1}
+    assert [dict(call.attributes or {})["ailib.outcome"] for call in traced.calls()] == [
+        *["cancelled"] * 3,
+        *["failed"] * 2,
+    ]
+
+
+async def _drop_without_a_word(client: Any) -> None:
+    dropped = client.chat().user("x").stream()
+    await dropped.__aiter__().__anext__()
+    del dropped
+    gc.collect()
+    await wait_all_tasks_blocked()
+
+
+async def _expect(kind: type[Exception], run: Any) -> None:
+    with pytest.raises(kind):
+        await run()
+
+
+async def test_each_attempt_says_which_server_it_went_to_and_the_sums_are_of_who_answered(
+    autojump_clock: MockClock,
+) -> None:
+    def one_is_down(request: WireRequest) -> Any:
+        return refused(503) if "east" in request.url else echo(request)
+
+    traced = Traced()
+    array = ModelArray(
+        "two",
+        [
+            Endpoint(model=MODEL, name="east", base_url="https://east.example/v1", api_key="k-1"),
+            Endpoint(model=MODEL, name="west", base_url="https://west.example:8443/v1", api_key="k-2"),
+        ],
+        strategy=lambda some, asked: some,
+    )
+    async with scripted_client(ScriptedTransport(one_is_down), "@two", sinks=(traced.sink,), router=array) as client:
+        await client.chat().user("x").execute()
+    (call,) = traced.calls()
+    servers = [dict(span.attributes or {}) for span in traced.attempts_of(call)]
+    assert [(one["server.address"], one["server.port"]) for one in servers] == [
+        ("east.example", 443),
+        ("west.example", 8443),
+    ]
+    (point,) = traced.points(gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION)
+    assert point.attributes["server.address"] == "west.example"
+
+
 async def test_durations_tokens_and_first_chunks_are_measured_by_the_conventions_names(
     autojump_clock: MockClock,
 ) -> None:
@@ -308,6 +402,8 @@ async def test_every_name_that_looks_like_one_of_the_conventions_is_one(autojump
     async with block as client:
         await some_calls(client)
         await client.chat().system("s").user("x").temperature(0.1).top_p(0.5).max_tokens(3).seed(1).n(2).execute()
+        await client.chat().user("x").response_format("json_object").execute()
+        assert dict(traced.calls()[-1].attributes or {})["gen_ai.output.type"] == "json"
     known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
     used = {name for span in traced.spans() for name in span.attributes or {} if name.startswith("gen_ai.")}
     assert used <= known

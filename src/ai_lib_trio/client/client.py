@@ -64,7 +64,7 @@ from .reload import check_compiles, follow, open_source
 from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
 from .targets import Targets
-from .told import telling
+from .told import Said, given, telling
 
 if TYPE_CHECKING:
     from .builder import ClientBuilder
@@ -345,6 +345,11 @@ class AiClient:
         finally:
             self._hooks.remove(added)
 
+    def tell(self, feedback: Said) -> None:
+        """Tell the sinks what somebody said of a reply: what a `FeedbackCollector` of this client delivers to."""
+        if self._hooks.on:
+            self._hooks.emit(given(feedback, with_content=self.config.record_content))
+
     def stats(self) -> dict[str, int]:
         """How the client's calls ended so far: `calls`, `open`, `ok`, `failed`, `cancelled`."""
         return {"calls": self._calls, "open": len(self._open), **self._outcomes}
@@ -518,7 +523,7 @@ class AiClient:
     # ---- what a call came to
 
     def _reply(self, call: Call, folding: Fold) -> ChatResponse:
-        return reply_of(call, folding)
+        return reply_of(call, folding, client=self.number)
 
     def _stats(self, call: Call, usage: Usage) -> CallStats:
         return stats_of(call, usage)

@@ -20,6 +20,7 @@ from ..types.records import (
     CallRerouted,
     CallRetried,
     CallStarted,
+    FeedbackGiven,
     FirstToken,
     HealthChanged,
     Record,
@@ -75,6 +76,7 @@ class MetricsCollector:
         self._tokens = counter("tokens", "Tokens of replies, as providers reported them.", (*one, "type"))
         self._cost = counter("cost", "What calls cost, as well as it is known.", (*one, "currency"))
         self._restarts = counter("actor_restarts", "Crashes of provider actors.", ("provider",))
+        self._feedback = counter("feedback", "What people said of replies.", ("kind", "value"))
         self._in_flight = gauge("calls_in_flight", "Calls that have not ended, by where they began.", one)
         self._breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.", ("provider", "of"))
         self._healthy = gauge("provider_healthy", "1 where the last declared check was met.", ("provider",))
@@ -141,6 +143,8 @@ class _OneClient:
             of._breaker.labels(record.provider, name).set(BREAKER[record.state])
         elif isinstance(record, ActorRestarted):
             of._restarts.labels(record.provider).inc()
+        elif isinstance(record, FeedbackGiven):
+            of._feedback.labels(record.kind, _told(record)).inc()
         elif isinstance(record, HealthChanged):
             of._healthy.labels(record.provider).set(1.0 if record.is_healthy else 0.0)
 
@@ -175,3 +179,8 @@ class _OneClient:
         made = usage.output_tokens or 0
         if record.stream and record.outcome == "ok" and record.first_token_s is not None and made > 1:
             of._per_token_s.labels(*labels).observe((record.total_s - record.first_token_s) / (made - 1))
+
+
+def _told(record: FeedbackGiven) -> str:
+    """A thumb's direction; the values of the other kinds have no bound."""
+    return ("up" if record.value else "down") if record.kind == "thumbs" else ""
