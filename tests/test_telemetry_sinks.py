@@ -21,17 +21,39 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.schemas import Schemas
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, CancelledByToken, CancelToken, Endpoint, ModelArray, Resilience
+from ai_lib_trio import AiLibError, CancelledByToken, CancelToken, Config, Endpoint, ModelArray, Resilience, open_client
 from ai_lib_trio.errors import CallerError
-from ai_lib_trio.telemetry import CallLogger, MetricsCollector, Tracing
+from ai_lib_trio.telemetry import CallLogger, HealthChecker, MetricsCollector, Tracing
 from ai_lib_trio.telemetry.tracing import SCHEMA_URL
-from ai_lib_trio.testing import Head, ScriptedTransport, Stall
+from ai_lib_trio.testing import Head, ScriptedTransport, Stall, json_reply
 from ai_lib_trio.transport.base import WireRequest
-from client_support import KEYS, MODEL, OTHER_MODEL, echo, prompt_of, refused, scripted_client, streamed, whole
+from ai_lib_trio.types.records import (
+    AttemptEnded,
+    BreakerChanged,
+    CallAdmitted,
+    CallContent,
+    CallEnded,
+    CallRetried,
+    CallStarted,
+    FirstToken,
+)
+from ai_lib_trio.types.usage import Usage
+from client_support import (
+    KEYS,
+    MODEL,
+    OTHER_MODEL,
+    Recorder,
+    echo,
+    prompt_of,
+    refused,
+    scripted_client,
+    streamed,
+    whole,
+)
 
 PATIENT = Resilience(max_attempts=3, min_delay_s=1, max_delay_s=1, jitter="none", breaker="off")
 
@@ -131,6 +153,61 @@ async def test_no_line_holds_a_key_or_a_word_of_a_prompt_though_a_server_answers
     assert "<redacted>" in told
 
 
+PAIR = {"AWS_ACCESS_KEY_ID": "AKIDpairkeyid", "AWS_SECRET_ACCESS_KEY": "pairsecretpart", "AWS_REGION": "eu-west-1"}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    ("model", "secrets"),
+    [(MODEL, [KEYS["OPENAI_API_KEY"]]), ("bedrock/a-model", [":".join(list(PAIR.values())[:2]), "pairsecretpart"])],
+)
+async def test_a_server_that_answers_with_the_key_in_every_field_leaks_it_into_no_line_span_series_or_snapshot(
+    kept: Kept, autojump_clock: MockClock, form: Any, model: str, secrets: list[str]
+) -> None:
+    logging.getLogger("ai_lib_trio.calls").setLevel(logging.DEBUG)
+    status = 200
+
+    def leaky(request: WireRequest) -> Any:
+        said = f"x-{'-'.join(secrets)}-x"
+        names = ("id", "model", "object", "system_fingerprint", "service_tier", "request_id", "requestId", "responseId")
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, said: said, "cost": said}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "a word"}, "finish_reason": said}
+        body = {**dict.fromkeys(names, said), "choices": [choice], "usage": usage, "modelVersion": said}
+        output = {"output": {"message": {"role": "assistant", "content": [{"text": "a word"}]}}, "stopReason": said}
+        error = {"message": said, "type": said, "code": said, "param": said, "status": said}
+        headers = ("x-request-id", "request-id", "x-amzn-requestid", "server", "retry-after", "x-ratelimit-limit", said)
+        return json_reply(
+            {**body, **output} if status < 400 else {"error": error, "message": said, "__type": said, **body},
+            status=status,
+            headers=dict.fromkeys(headers, said),
+        )
+
+    traced, registry, sink, health = Traced(), CollectorRegistry(), Recorder(), HealthChecker()
+    config = Config(
+        transport=ScriptedTransport(leaky),
+        environ={**KEYS, **PAIR},
+        sinks=(CallLogger(form=form), traced.sink, MetricsCollector(registry), sink, health),
+        record_content=True,
+        resilience=PATIENT,
+    )
+    async with open_client(model, config=config) as client:
+        for status in (200, 401, 429, 500):
+            try:
+                await client.chat().user("x").tenant(f"of {' '.join(secrets)}").execute()
+            except AiLibError:
+                assert status != 200
+        with pytest.raises(CallerError, match="holds the key") as caught:
+            await client.chat().user("x").model(f"{model}-{secrets[-1]}").execute()
+        told = str(client.tree()) + repr(client.tree()) + repr(caught.value)
+    told += "".join(record.getMessage() + repr(record.__dict__) for record in kept.records)
+    told += "".join(span.to_json() for span in traced.spans()) + generate_latest(registry).decode()
+    told += repr([record for record in sink.records if not isinstance(record, CallContent)]) + repr(health.report())
+    assert len([record for record in sink.records if isinstance(record, CallEnded)]) == 4
+    assert "<redacted>" in told
+    for secret in secrets:
+        assert secret not in told
+
+
 # ---- metrics
 
 
@@ -186,6 +263,51 @@ async def test_a_call_that_runs_is_in_flight(autojump_clock: MockClock) -> None:
             await events.__anext__()
             assert sample(collector.exposition()[0], "ailib_calls_in_flight", model="a-model") == 1
         assert sample(collector.exposition()[0], "ailib_calls_in_flight", model="a-model") == 0
+
+
+def test_ten_thousand_names_of_models_do_not_make_ten_thousand_series() -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    sink = collector.for_client(1)
+    for number in range(10_000):
+        of: Any = {"at_s": 0.0, "call": number, "provider": "openai", "model": f"model-{number}"}
+        attempt = {**of, "attempt": 1}
+        sink(CallStarted(**of, ref=f"openai/model-{number}", stream=True))
+        sink(CallAdmitted(**attempt, queue_s=0.0))
+        sink(FirstToken(**attempt, after_s=0.1))
+        sink(AttemptEnded(**attempt, outcome="ok", state="complete"))
+        sink(CallRetried(at_s=0.0, call=number, attempt=1, model=f"openai/model-{number}", reason=""))
+        sink(BreakerChanged(at_s=0.0, provider="openai", of=f"model-{number}", state="open"))
+        usage = Usage(input_tokens=1, output_tokens=2, cached_tokens=3, reasoning_tokens=4)
+        ended = {"ref": f"openai/model-{number}", "stream": True, "outcome": "ok", "attempts": 1, "usage": usage}
+        sink(CallEnded(**of, **ended, cost=1.0, currency="USD", first_token_s=0.1, total_s=1.0))
+    page = collector.exposition()[0]
+    assert sample(page, "ailib_calls_total") == sample(page, "ailib_attempts_total") == 10_000
+    assert sample(page, "ailib_calls_total", model="other") == 10_000 - 100
+    models = {
+        one.labels["model"]
+        for family in text_string_to_metric_families(page.decode())
+        for one in family.samples
+        if "model" in one.labels
+    }
+    assert len(models) == 101
+    assert page.count(b"\n") < 30_000
+
+
+def test_buckets_are_where_the_values_are() -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    sink = collector.for_client(1)
+    of: Any = {"at_s": 0.0, "call": 1, "provider": "p", "model": "m"}
+    for seconds in (0.3, 0.8, 2.5, 45.0):  # what a small model takes, a large one, one far away, one that reasons
+        sink(FirstToken(**of, attempt=1, after_s=seconds))
+    bounds = [
+        (float(one.labels["le"]), one.value)
+        for family in text_string_to_metric_families(collector.exposition()[0].decode())
+        for one in family.samples
+        if one.name == "ailib_first_token_seconds_bucket"
+    ]
+    assert [bound for bound, _ in bounds] == sorted(bound for bound, _ in bounds)
+    assert len({value for _, value in bounds}) == 5  # each of them falls into a bucket of its own
+    assert bounds[0][1] == 0
 
 
 async def test_models_beyond_the_bound_are_counted_together(autojump_clock: MockClock) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..pipeline import DecodeProgram
 from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.registry import ModelFacts
-from ..wire.auth import Pairs
+from ..wire.auth import Pairs, secrets_of
 from ..wire.encode import Encoder
 
 __all__ = ["ActorKey", "Target"]
@@ -86,6 +86,12 @@ class Target:
         told = manifest.metadata.get("gen_ai_provider")
         self.provider_name = told if isinstance(told, str) else ""
         self.server = _server(origin)
+
+    def masked(self, text: str) -> str:
+        """The text without the target's key."""
+        for secret in () if self.secret is None else secrets_of(self.auth, self.secret.reveal()):
+            text = text.replace(secret, "<redacted>")
+        return text
 
     def __repr__(self) -> str:
         return f"<Target {self.ref} by {self.family.id} at {self.base_url}>"

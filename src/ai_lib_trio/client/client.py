@@ -390,7 +390,8 @@ class AiClient:
         self._calls += 1
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
-        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
+        tenant = terms.tenant and target.masked(terms.tenant)  # a key that names a tenant is in no record
+        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
         target = await self._targets.find(model, api)
