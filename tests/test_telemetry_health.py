@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from ai_lib_trio import AiLibError, BreakerRules, CallerError, ChatResponse, Resilience
 from ai_lib_trio.telemetry import CallLogger, Feedback, FeedbackCollector, HealthChecker, MetricsCollector
 from ai_lib_trio.testing import ScriptedTransport
-from ai_lib_trio.types.records import ActorRestarted, CallEnded, FeedbackGiven, HealthChanged
+from ai_lib_trio.types.records import ActorRestarted, BreakerChanged, CallEnded, FeedbackGiven, HealthChanged
 from client_support import OTHER_MODEL, Recorder, prompt_of, refused, scripted_client, whole
 from test_telemetry_sinks import sample
 
@@ -187,3 +187,12 @@ async def test_feedback_told_to_the_client_is_a_record_for_every_sink_with_words
 async def test_feedback_without_a_sink_is_told_to_nobody(autojump_clock: MockClock) -> None:
     async with scripted_client(ScriptedTransport(by_prompt)) as client:
         FeedbackCollector(client.tell).thumbs(await client.chat().user("x").execute(), True)
+
+
+def test_an_actor_that_was_restarted_has_new_breakers() -> None:
+    checker, metrics = HealthChecker(), MetricsCollector(CollectorRegistry())
+    for sink in (checker, metrics.for_client(1)):
+        sink(BreakerChanged(at_s=0.0, provider="one", of="m", state="open"))
+        sink(ActorRestarted(at_s=1.0, provider="one", deaths=1, failed=False))
+    assert checker.health("one").open_breakers == ()
+    assert b'ailib_breaker_state{of="m",provider="one"} 0.0' in metrics.exposition()[0]

@@ -221,6 +221,7 @@ class AiClient:
         fault = self._reloader.fault if self._reloader is not None else None
         return Tree(
             actors=tuple(actors),
+            checks=self._health.views() if self._health is not None else (),
             open_calls=len(self._open),
             sink_failures=self._hooks.failures,
             overdue_leaves=self._supervisor.overdue_leaves,

@@ -58,6 +58,7 @@ class MetricsCollector:
         self._exposition = prometheus.exposition
         self._max_models = max_models
         self._models: set[tuple[str, str]] = set()
+        self._breakers: dict[str, set[str]] = {}
         one = ("provider", "model")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Any:
@@ -141,8 +142,11 @@ class _OneClient:
         elif isinstance(record, BreakerChanged):
             name = record.of if record.of == "connection" else of.labels(record.provider, record.of)[1]
             of._breaker.labels(record.provider, name).set(BREAKER[record.state])
+            of._breakers.setdefault(record.provider, set()).add(name)
         elif isinstance(record, ActorRestarted):
             of._restarts.labels(record.provider).inc()
+            for name in of._breakers.pop(record.provider, ()):  # the next actor begins with new ones
+                of._breaker.labels(record.provider, name).set(0.0)
         elif isinstance(record, FeedbackGiven):
             of._feedback.labels(record.kind, _told(record)).inc()
         elif isinstance(record, HealthChanged):
