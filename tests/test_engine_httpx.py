@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, Config, TransportError, open_client
+from ai_lib_trio import AiLibError, CallerError, Config, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
@@ -616,3 +616,15 @@ async def test_a_body_that_comes_without_a_wait_is_handed_on_in_bounded_pieces(q
         await HttpxClientEngine(theirs).exchange(WireRequest("POST", "https://a.example/", [], b"{}"), sink)
     assert len(sink.body) == 200 * 8192
     assert max(map(len, sink.chunks)) <= 2 * 64 * 1024
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://x", "user:p4ss@127.0.0.1:1"])
+async def test_a_proxy_in_the_environment_that_is_none_is_the_callers_mistake_and_keeps_its_password(
+    quiescence: Quiescence, proxy: str
+) -> None:
+    environ = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": proxy}
+    async with open_client("openai/any", config=Config(environ=environ)) as client:
+        with pytest.raises(CallerError, match="expected a proxy such as") as caught:
+            await client.chat("x").execute()
+        assert [actor.crashes + actor.bugs for actor in client.tree().actors] == [0]
+    assert "p4ss" not in str(caught.value)

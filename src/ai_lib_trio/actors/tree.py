@@ -96,7 +96,8 @@ def _gate_lines(gate: GateView | None) -> list[str]:
     lines = [f"asked to wait, {gate.paused_for_s:.1f} s left"] if gate.paused_for_s > 0 else []
     for breaker in gate.breakers:
         when = "" if breaker.half_open_in_s is None else f", tried again in {breaker.half_open_in_s:.1f} s"
-        lines.append(f"breaker of {breaker.of} {breaker.state}, {breaker.failures} of {breaker.calls} failed{when}")
+        share = f", {breaker.failures} of {breaker.calls} failed" if breaker.calls else ""  # an open one has no count
+        lines.append(f"breaker of {breaker.of} {breaker.state}{share}{when}")
     for limit in gate.limits:
         whole = "" if limit.capacity is None else f" of {limit.capacity:.0f}"
         lines.append(f"{limit.of} left for {limit.scope}: {limit.level:.0f}{whole} ({limit.source})")

@@ -183,8 +183,8 @@ def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str,
         when = breaker.get("half_open_in_s")
         again = "" if when is None else f", tried again in {when:.1f} s"
         colour = "red" if breaker["state"] == "open" else "yellow"
-        share = f"{breaker['failures']} of {breaker['calls']} failed"
-        lines.append((f"  breaker of {breaker['of']} {breaker['state']}, {share}{again}", colour))
+        share = f", {breaker['failures']} of {breaker['calls']} failed" if breaker["calls"] else ""
+        lines.append((f"  breaker of {breaker['of']} {breaker['state']}{share}{again}", colour))
     for limit in gate.get("limits", ()):
         whole = "" if limit.get("capacity") is None else f" of {limit['capacity']:.0f}"
         lines.append((f"  {limit['of']} left for {limit['scope']}: {limit['level']:.0f}{whole}", "dim"))
