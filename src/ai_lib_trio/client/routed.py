@@ -125,5 +125,5 @@ class Routes:
             array, label = found
             if progress.first_token_at is not None:
                 array.learn(label, progress.first_token_at - progress.started_at)
-            elif job.error is not None and job.error.fallbackable and not job.is_left:  # not the caller's own doing
+            elif job.error is not None and job.error.fallbackable and job.error.kind != "client_closed":
                 array.learn_failure(label)
