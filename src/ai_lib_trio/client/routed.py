@@ -125,5 +125,5 @@ class Routes:
             array, label = found
             if progress.first_token_at is not None:
                 array.learn(label, progress.first_token_at - progress.started_at)
-            elif job.error is not None and job.error.fallbackable and job.error.kind != "client_closed":
+            elif job.error is not None and job.error.fallbackable:  # not its caller's doing
                 array.learn_failure(label)
