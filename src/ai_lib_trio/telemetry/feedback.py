@@ -4,8 +4,8 @@ Imports types. The rule that must stay true: nothing is gathered that the progra
 taken in time is dropped and counted; a reply never waits for what somebody thinks of it.
 
 The specification has one feedback event, ChoiceSelection, and says that an id which is the client's own where there is
-no other links it (https://github.com/ailib-official/ai-protocol, v1/spec.yaml, telemetry; read 2026-11-28). `choice` is
-that event, with its names; the other kinds are what reference runtimes have beside it.
+no other links it (its v1/spec.yaml, telemetry; docs/telemetry.md has the link and the day). `choice` is that event, with
+its names; the other kinds are what reference runtimes have beside it.
 """
 
 from __future__ import annotations

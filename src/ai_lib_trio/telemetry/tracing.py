@@ -4,7 +4,7 @@ Imports types, and the OpenTelemetry API where a `Tracing` is made. The rule tha
 span, a child of whatever span its caller was in, and each attempt one span below it; they end when a record says so.
 
 Names are those of the conventions 1.44.0 (status: development), in the package opentelemetry-semantic-conventions
-0.66b2, read on 2026-11-28 at https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai). Of names
+0.66b2, read on 2026-11-28 at https://opentelemetry.io/docs/specs/semconv/gen-ai/ and in their repository. Of names
 there is one set: `OTEL_SEMCONV_STABILITY_OPT_IN` changes nothing, since nothing older was ever sent. What the
 conventions have no name for begins with `ailib.`.
 """
