@@ -3,9 +3,9 @@
 Imports types. The rule that must stay true: nothing is gathered that the program did not hand over, and what is not
 taken in time is dropped and counted; a reply never waits for what somebody thinks of it.
 
-The specification has one feedback event, ChoiceSelection, and says that an id which is the client's own where there is
-no other links it (its v1/spec.yaml, telemetry; docs/telemetry.md has the link and the day). `choice` is that event, with
-its names; the other kinds are what reference runtimes have beside it.
+The specification has one feedback event, ChoiceSelection, and says that an id which is the client's own links it where
+there is no other (its v1/spec.yaml, telemetry; docs/telemetry.md has the link and the day). `choice` is that event,
+with its names; the other kinds are what reference runtimes have beside it.
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ __all__ = [
     "FeedbackGiven",
     "FirstToken",
     "HealthChanged",
-    "Listeners",
     "ManifestsChanged",
     "Record",
     "Sink",
