@@ -208,6 +208,14 @@ async def test_a_server_that_answers_with_the_key_in_every_field_leaks_it_into_n
         assert secret not in told
 
 
+async def test_a_word_in_place_of_a_key_may_be_a_part_of_other_names(autojump_clock: MockClock) -> None:
+    sink = Recorder()
+    config = Config(transport=ScriptedTransport(echo), api_keys={"openai": "none"}, environ={}, sinks=(sink,))
+    async with open_client("openai/none-such", config=config) as client:
+        await client.chat().user("x").tenant("nonesuch").execute()
+    assert (sink.records[0].model, sink.records[0].tenant) == ("none-such", "nonesuch")
+
+
 # ---- metrics
 
 

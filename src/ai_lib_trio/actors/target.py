@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..pipeline import DecodeProgram
 from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.registry import ModelFacts
-from ..wire.auth import Pairs, secrets_of
+from ..wire.auth import Pairs, holds_secret, secrets_of
 from ..wire.encode import Encoder
 
 __all__ = ["ActorKey", "Target"]
@@ -89,9 +89,16 @@ class Target:
 
     def masked(self, text: str) -> str:
         """The text without the target's key."""
-        for secret in () if self.secret is None else secrets_of(self.auth, self.secret.reveal()):
+        for secret in self._secrets():
             text = text.replace(secret, "<redacted>")
         return text
+
+    def masked_name(self, name: str) -> str:
+        """A name of the caller's own, without the target's key."""
+        return self.masked(name) if holds_secret(name, self._secrets()) else name
+
+    def _secrets(self) -> tuple[str, ...]:
+        return () if self.secret is None else secrets_of(self.auth, self.secret.reveal())
 
     def __repr__(self) -> str:
         return f"<Target {self.ref} by {self.family.id} at {self.base_url}>"

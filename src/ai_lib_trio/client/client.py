@@ -391,7 +391,7 @@ class AiClient:
         self._calls += 1
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
-        tenant = terms.tenant and target.masked(terms.tenant)  # a key that names a tenant is in no record
+        tenant = terms.tenant and target.masked_name(terms.tenant)  # a key that names a tenant is in no record
         return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
