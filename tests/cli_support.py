@@ -78,6 +78,7 @@ class Terminal:
 
         self._main, side = os.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.before = termios.tcgetattr(self._main)
         self._process = subprocess.Popen(
             [AILIB, *arguments],
             stdin=side,
@@ -99,6 +100,22 @@ class Terminal:
             self._process.kill()
         self._process.wait()
         os.close(self._main)
+
+    def is_as_it_was(self) -> bool:
+        """Whether the terminal's modes are what they were before the command began."""
+        import termios
+
+        return termios.tcgetattr(self._main) == self.before
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Make the window another size; the command is told as a terminal tells it."""
+        import fcntl
+        import signal
+        import struct
+        import termios
+
+        fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self._process.send_signal(signal.SIGWINCH)
 
     def type(self, text: str) -> None:
         """What a person types; `\\x03` is Ctrl-C, `\\x04` Ctrl-D."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from ai_lib_trio.simulator import open_simulator
 from cli_support import ailib, ailib_async
@@ -82,3 +85,119 @@ async def test_reachability_is_tried_only_when_asked_for_and_without_a_key(tmp_p
     gone = await ailib_async("doctor", "acme", "--manifests", own, "--json", "--reach", env=env)
     assert gone.code == 1
     assert "not reached" in json.loads(gone.out)["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (f"{KEY}\nsecond", "OPENAI_API_KEY holds a line end or a control character"),
+        (f"{KEY}\x1b[31m", "OPENAI_API_KEY holds a line end or a control character"),
+        (f"{KEY}é", "OPENAI_API_KEY holds characters that are not ASCII"),
+        (f'"{KEY}"', "OPENAI_API_KEY holds spaces or quotes"),
+        (f"Bearer {KEY}", "OPENAI_API_KEY holds spaces or quotes"),
+    ],
+)
+def test_a_key_that_cannot_be_one_is_told_and_not_shown(value: str, said: str) -> None:
+    for form in ((), ("--json",)):
+        done = ailib("doctor", *form, env={"OPENAI_API_KEY": value})
+        assert done.code == 1
+        assert said in done.out
+        assert KEY not in done.out + done.err
+        assert "\x1b" not in done.out
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://x", "user:p4ss@127.0.0.1:1"])
+def test_a_proxy_that_is_none_is_told_without_its_password(proxy: str) -> None:
+    for more in ((), ("--reach",)):
+        done = ailib("doctor", "openai", "--json", *more, env={"OPENAI_API_KEY": KEY, "HTTPS_PROXY": proxy})
+        problems = json.loads(done.out)["problems"]
+        assert any("its proxy in the environment" in one for one in problems)
+        assert any("not reached" in one for one in problems) is bool(more)
+        assert (done.code, done.err) == (1, "")
+        assert "p4ss" not in done.out
+
+
+def test_a_proxy_in_force_is_shown_without_its_password() -> None:
+    env = {"OPENAI_API_KEY": KEY, "https_proxy": "http://user:p4ss@127.0.0.1:9"}
+    done = ailib("doctor", "openai", "--reach", env=env)
+    assert "proxy for openai: 127.0.0.1:9" in done.out
+    assert "not reached" in done.out
+    assert "p4ss" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE names '/nowhere.pem': No such file"),
+        ("SSL_CERT_FILE", __file__, "it holds no certificate"),
+        ("SSL_CERT_DIR", "/nowhere", "SSL_CERT_DIR names '/nowhere', which is no folder"),
+        ("AI_LIB_MAX_ATTEMPTS", "many", "AI_LIB_MAX_ATTEMPTS is a number"),
+        ("AI_LIB_BREAKER", "on", "AI_LIB_BREAKER may be off"),
+    ],
+)
+def test_what_in_the_environment_would_stop_every_call_is_told(name: str, value: str, said: str) -> None:
+    done = ailib("doctor", "openai", "--json", env={"OPENAI_API_KEY": KEY, "SSL_CERT_FILE": "", name: value})
+    told = json.loads(done.out)
+    assert done.code == 1
+    assert any(said in one for one in told["problems"]), told["problems"]
+
+
+def test_settings_of_the_environment_are_shown() -> None:
+    done = ailib("doctor", "--json", env={"AI_LIB_MAX_ATTEMPTS": "5", "AI_LIB_API_KEY": KEY})
+    settings = json.loads(done.out)["settings"]
+    assert settings["AI_LIB_MAX_ATTEMPTS"] == "5"
+    assert "AI_LIB_API_KEY" not in settings
+    assert KEY not in done.out
+
+
+def test_each_file_that_is_broken_is_told_and_the_others_are_in_force(tmp_path: Path) -> None:
+    (tmp_path / "providers").mkdir()
+    (tmp_path / "providers" / "torn.yaml").write_text("id: [", encoding="utf-8")
+    whole = manifest_of(tmp_path / "providers", "https://acme.example/v1")
+    env = {"AI_PROTOCOL_DIR": str(tmp_path), "ACME_API_KEY": KEY}
+    done = ailib("doctor", "--json", env=env)
+    told = json.loads(done.out)
+    assert done.code == 1
+    assert [("torn.yaml" in one) for one in told["problems"]] == [True]
+    (row,) = told["providers"]
+    assert (row["id"], row["origin"], row["key_from"], row["file"]) == ("acme", "given", "ACME_API_KEY", str(whole))
+    assert told["manifests"]["sources"][0] == {"origin": "given", "path": str(tmp_path), "by": "AI_PROTOCOL_DIR"}
+
+
+def test_a_folder_that_is_not_there_or_is_empty_is_told(tmp_path: Path) -> None:
+    gone = json.loads(ailib("doctor", "--json", env={"AI_PROTOCOL_DIR": str(tmp_path / "gone")}).out)
+    assert "cannot be read" in gone["problems"][0]
+    assert "AI_PROTOCOL_DIR" in gone["advice"][0]
+    empty = json.loads(ailib("doctor", "--json", env={"AI_PROTOCOL_DIR": str(tmp_path)}).out)
+    assert "no provider in it" in empty["advice"][0]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whoever may read everything has no unreadable file")
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    written = manifest_of(tmp_path, "https://acme.example/v1")
+    written.chmod(0)
+    done = ailib("doctor", "--manifests", str(written))
+    assert done.code == 1
+    assert "cannot be read" in done.out
+
+
+def test_a_provider_that_is_named_twice_is_shown_once() -> None:
+    done = ailib("doctor", "openai", "openai", "--json", env={"OPENAI_API_KEY": KEY})
+    assert len(json.loads(done.out)["providers"]) == 1
+
+
+def test_a_named_providers_key_is_found_in_a_keyring(tmp_path: Path) -> None:
+    (tmp_path / "ring_of_test.py").write_text(
+        "from keyring.backend import KeyringBackend\n"
+        "class Ring(KeyringBackend):\n"
+        "    priority = 1\n"
+        "    def get_password(self, service, user):\n"
+        f"        return {KEY!r} if (service, user) == ('ai-lib', 'groq') else None\n"
+        "    def set_password(self, *_): raise NotImplementedError\n",
+        encoding="utf-8",
+    )
+    env = {"PYTHON_KEYRING_BACKEND": "ring_of_test.Ring", "PYTHONPATH": str(tmp_path)}
+    done = ailib("doctor", "groq", "mistral", "--json", env=env)
+    found, missing = json.loads(done.out)["providers"]
+    assert (found["key"], found["key_from"], missing["key"]) == ("found", "ai-lib", "missing")
+    assert KEY not in done.out + done.err

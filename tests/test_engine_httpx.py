@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import Config, TransportError, open_client
+from ai_lib_trio import CallerError, Config, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
@@ -505,3 +505,15 @@ async def test_leaving_a_stream_closes_its_socket_before_the_block_is_over(quies
         mine = [line for line in before.leftovers() if line.startswith("socket")]
         assert len(mine) <= 1, "the server's side may not have heard of it yet"
         await server.wait_no_connection()
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://x", "user:p4ss@127.0.0.1:1"])
+async def test_a_proxy_in_the_environment_that_is_none_is_the_callers_mistake_and_keeps_its_password(
+    quiescence: Quiescence, proxy: str
+) -> None:
+    environ = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": proxy}
+    async with open_client("openai/any", config=Config(environ=environ)) as client:
+        with pytest.raises(CallerError, match="expected a proxy such as") as caught:
+            await client.chat("x").execute()
+        assert [actor.crashes + actor.bugs for actor in client.tree().actors] == [0]
+    assert "p4ss" not in str(caught.value)

@@ -92,6 +92,19 @@ async def test_checks_are_never_more_frequent_than_declared(
     assert {after - before for before, after in itertools.pairwise(times)} == {apart}
 
 
+@pytest.mark.parametrize("path", ["@elsewhere.example/up", ".elsewhere.example/up", "up", "https://elsewhere.example/"])
+async def test_a_path_that_would_lead_to_another_host_is_no_check(
+    quiescence: Quiescence, autojump_clock: MockClock, tmp_path: Path, path: str
+) -> None:
+    place = Place()
+    manifest = acme(tmp_path, f"{{check: {{method: GET, path: '{path}'}}}}")
+    manifest.write_text(manifest.read_text().replace("https://acme.example/v1", "https://acme.example"))
+    async with client_of(manifest, place, Recorder(), check_health_s=0) as client:
+        await client.chat().user("x").execute()
+        await trio.sleep(100)
+    assert place.checks == []
+
+
 async def test_another_check_is_tried_where_the_first_fails_and_one_is_declared(
     quiescence: Quiescence, autojump_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ async def test_a_snapshot_holds_the_tree_the_counts_and_no_secret(quiescence: Qu
     assert (actor["provider"], actor["state"], actor["inflight"]) == ("openai", "running", 1)
     (call,) = actor["calls"]
     assert (call["call"], call["model"], call["phase"]) == (2, "a-model", "reading")
+    assert (one.providers["openai"].calls, one.providers["openai"].attempts) == (1, 1)
     assert (one.providers["openai"].calls, one.providers["openai"].output_tokens) == (1, 2)
     told = repr(one)
     assert "secret" not in told
@@ -161,6 +164,82 @@ async def test_top_on_a_terminal_of_80_columns_is_live_and_leaves_with_ctrl_c(tm
     assert max(len(line.rstrip("\r")) for line in shown.split("\n")) <= 80
 
 
+@pytest.mark.parametrize(("key", "code"), [("q", 0), ("xQ", 0), ("\x03", 128 + signal.SIGINT)])
+async def test_top_leaves_the_terminal_as_it_was(tmp_path: Path, key: str, code: int) -> None:
+    block = scripted_client(ScriptedTransport(echo))
+    async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            assert not terminal.is_as_it_was()  # keys come at once and are not shown
+            terminal.type(key)
+            assert await trio.to_thread.run_sync(terminal.wait_end) == code
+            assert terminal.is_as_it_was()
+            assert terminal.shown.count("\x1b[?1049h") == terminal.shown.count("\x1b[?1049l") == 1  # its own screen
+            assert terminal.shown.rindex("\x1b[?25h") > terminal.shown.rindex("\x1b[?25l")  # the cursor is back
+            assert "closed the socket" not in terminal.shown
+
+
+async def test_top_is_drawn_again_when_the_window_changes(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(waiting))
+    async with (
+        block as client,
+        observe(client, tmp_path / "s", interval_s=1000) as path,  # nothing new comes by itself
+        client.chat().user("waits").stream() as events,
+    ):
+        await events.__anext__()
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "reading")
+            terminal.resize(40, 10)
+            await trio.to_thread.run_sync(terminal.wait_for, "…")
+            terminal.resize(100, 30)
+            await trio.to_thread.run_sync(terminal.wait_for, "reading")
+            terminal.type("q")
+            assert await trio.to_thread.run_sync(terminal.wait_end) == 0
+
+
+async def test_top_of_a_program_that_was_killed_ends_with_a_line_that_says_so(tmp_path: Path) -> None:
+    program = (
+        "import sys, trio\n"
+        "from ai_lib_trio import open_client\n"
+        "from ai_lib_trio.telemetry import observe\n"
+        "async def main():\n"
+        "    async with open_client() as client, observe(client, sys.argv[1], interval_s=0.05):\n"
+        "        print('ready', flush=True)\n"
+        "        await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    path = tmp_path / "s"
+    watched = _started(program, path)
+    assert watched.stdout is not None
+    try:
+        await trio.to_thread.run_sync(watched.stdout.readline)
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            watched.kill()
+            assert await trio.to_thread.run_sync(terminal.wait_end) == 0
+            assert "the program has closed the socket" in terminal.shown.rpartition("\x1b[?1049l")[2]
+            assert terminal.is_as_it_was()
+    finally:
+        watched.kill()
+        watched.wait()
+        watched.stdout.close()
+    assert path.exists()  # it could not clean up
+    async with scripted_client(ScriptedTransport(echo)) as client, observe(client, path):
+        assert (await first(path)).client == client.number  # and the next program takes its place
+
+
+def _started(program: str, path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+async def test_the_time_between_snapshots_is_more_than_nothing(tmp_path: Path, seconds: float) -> None:
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        with pytest.raises(CallerError, match="interval_s"):
+            async with observe(client, tmp_path / "s", interval_s=seconds):
+                raise AssertionError
+
+
 async def test_top_ends_when_the_program_does(tmp_path: Path) -> None:
     block = scripted_client(ScriptedTransport(echo))
     async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
@@ -186,12 +265,16 @@ def test_a_picture_is_never_wider_or_higher_than_the_terminal() -> None:
             "limits": [{"of": "tokens", "scope": "key", "level": 5.0, "capacity": 10.0}],
         },
     }
-    counted = Counted(calls=3, failed=1, cost={"USD": 1234.5, "CNY": 1.0})
+    counted = Counted(calls=3, attempts=4, failed=1, cost={"USD": 1234.5, "CNY": 1.0})
     one = Observed(
         pid=1,
         client=1,
         uptime_s=4000.0,
-        tree={"actors": [actor], "sink_failures": 2},
+        tree={
+            "actors": [actor],
+            "sink_failures": 2,
+            "checks": [{"provider": "p", "origin": "https://p.example", "is_healthy": False}],
+        },
         stats={"calls": 10**9},
         providers={"p" * 60: counted},
     )
@@ -200,6 +283,12 @@ def test_a_picture_is_never_wider_or_higher_than_the_terminal() -> None:
         assert len(lines) <= height
         assert max(len(line) for line in lines) <= width
         assert all(line.isprintable() for line in lines)
+        if width >= 80 and height > 10:  # each number is under its name
+            head = next(one for one in lines if one.startswith("provider"))
+            row = next(one for one in lines if one.startswith("ppp"))
+            for name, value in (("run", "1"), ("wait", "2"), ("calls", "3"), ("tries", "4"), ("fail", "1")):
+                assert row[: head.index(name) + len(name)].endswith(f" {value}")
+            assert any("declared check of p at https://p.example fails" in one for one in lines) is (height > 60)
 
 
 async def test_many_may_look_and_more_are_sent_away(quiescence: Quiescence, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import (
@@ -21,6 +23,7 @@ from ai_lib_trio import (
     Resilience,
     TransportError,
 )
+from ai_lib_trio.telemetry import MetricsCollector
 from ai_lib_trio.testing import Fail, Quiescence, ScriptedTransport, Stall
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.records import AttemptEnded, CallContent, CallEnded, CallQueued, CallStarted, Record
@@ -262,10 +265,36 @@ async def test_a_sink_for_several_clients_is_asked_for_one_of_each(
 async def test_without_a_sink_no_record_is_built(
     quiescence: Quiescence, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(hooks: Any, record: Any) -> None:
-        raise AssertionError(record)
+    def refuse(*_: Any, **fields: Any) -> None:
+        raise AssertionError(fields)
 
-    monkeypatch.setattr("ai_lib_trio.actors.hooks.Hooks.emit", refuse)
-    async with scripted_client(ScriptedTransport(troubled)) as client:
-        for use in (whole_call, streamed_call, refused_call, left_call, left_stream, race_call):
+    kinds = set(get_args(Record))
+    patched = set()
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("ai_lib_trio.actors", "ai_lib_trio.client", "ai_lib_trio.resilience")):
+            for attribute, value in list(vars(module).items()):
+                if isinstance(value, type) and value in kinds:
+                    monkeypatch.setattr(module, attribute, refuse)
+                    patched.add(attribute)
+    assert {"CallRetried", "CallRerouted", "BreakerChanged", "CallEnded", "EventBatch"} <= patched
+    rules = Resilience(max_attempts=2, min_delay_s=1, jitter="none", breaker=BreakerRules(failures=3))
+    async with scripted_client(ScriptedTransport(troubled), resilience=rules, record_content=True) as client:
+        for use in (whole_call, streamed_call, left_call, left_stream, race_call, fallback_call, refused_call):
             await used(client, use)
+        assert client.stats() == {"calls": 7, "open": 0, "ok": 3, "failed": 2, "cancelled": 2}
+        assert any(actor.gate is not None and actor.gate.breakers for actor in client.tree().actors)  # one opened
+        assert [actor.crashes + actor.bugs for actor in client.tree().actors] == [0, 0]
+
+
+async def test_a_sink_for_several_clients_may_be_added_for_a_while(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        await whole_call(client)
+        with client.sink(collector):
+            await whole_call(client)
+        await whole_call(client)
+        assert client.tree().sink_failures == 0
+        assert not client._hooks.on
+    assert b'ailib_calls_total{code="",model="a-model",outcome="ok",provider="openai"} 1.0' in collector.exposition()[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -46,11 +48,12 @@ from ai_lib_trio.routing import (
     round_robin,
     weighted,
 )
-from ai_lib_trio.testing import Quiescence, ScriptedTransport, Stall, Wait, quiescence
+from ai_lib_trio.testing import Head, Quiescence, ScriptedTransport, Stall, Wait, quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.message import Message
 from ai_lib_trio.types.request import Request
 from client_support import KEYS, MODEL, OTHER_MODEL, asked_to_stream, echo, refused, scripted_client, streamed, whole
+from test_health_checks import acme
 
 __all__ = ["quiescence"]
 
@@ -301,6 +304,174 @@ async def test_fastest_goes_by_what_was_measured_and_changes_its_mind(
     ]
 
 
+async def test_fastest_passes_over_one_that_only_fails_and_looks_at_it_again_later(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    is_up = False
+
+    def reply(request: WireRequest) -> Any:
+        return refused(503) if "api.openai" in request.url and not is_up else echo(request)
+
+    places = Places(reply)
+    async with routed(places, ModelArray("two", [MODEL, OTHER_MODEL], strategy=fastest)) as client:
+        for _ in range(20):
+            await client.chat("x").execute()
+        assert places.hosts() == ["api.openai.com", *["api.groq.com"] * 20]  # asked once, in vain
+        is_up = True
+        await client.chat("x").execute()
+        await client.chat("x").execute()
+    assert places.hosts()[21:] == ["api.openai.com"] * 2
+
+
+PRICED = ["openai/gpt-5", "openai/gpt-5-nano", "openai/gpt-5-mini"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "first"),
+    [
+        (round_robin, "a"),
+        (cheapest, "b"),
+        (best_quality, "c"),
+        (compose(capable, best_quality), "c"),
+        (compose(best_quality, cheapest), "b"),
+        (by(lambda one: -one.weight), "a"),
+        (weighted, "a"),
+    ],
+)
+async def test_each_strategy_orders_the_chain_of_a_real_call(
+    quiescence: Quiescence, autojump_clock: MockClock, strategy: Strategy, first: str
+) -> None:
+    asked_models: list[str] = []
+
+    def reply(request: WireRequest) -> Any:
+        asked_models.append(json.loads(request.body)["model"])
+        return refused(503)
+
+    endpoints = [
+        Endpoint(model=model, name=name, weight=weight, quality=quality)
+        for name, model, weight, quality in zip("abc", PRICED, (1.0, 0.0, 0.0), (1.0, 2.0, 3.0), strict=True)
+    ]
+    async with routed(Places(reply), ModelArray("all", endpoints, strategy=strategy)) as client:
+        with pytest.raises(AiLibError) as caught:
+            await client.chat("x").execute()
+    models = [model.partition("/")[2] for model in PRICED]
+    assert asked_models[0] == models["abc".index(first)]
+    assert sorted(asked_models) == sorted(models)  # the others are its fallbacks
+    assert len(caught.value.attempts) == 3
+
+
+async def test_weighted_shares_real_calls_by_weight(quiescence: Quiescence, autojump_clock: MockClock) -> None:
+    places = Places()
+    endpoints = [Endpoint(model=MODEL, weight=3), Endpoint(model=OTHER_MODEL, weight=1)]
+    async with routed(places, ModelArray("two", endpoints, strategy=weighted)) as client:
+        for _ in range(200):
+            await client.chat("x").execute()
+    assert 130 < places.hosts().count("api.openai.com") < 170
+
+
+async def test_one_that_cannot_do_what_is_asked_is_not_in_the_chain(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    places = Places()
+    tool = ToolDefinition("t", "d", {"type": "object"})
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        small = client.models.find(where=lambda one: "tools" not in (one.facts.capabilities or {"tools"}))
+    unable = next(one.ref for one in small if one.ref.startswith("openai/"))
+    async with routed(places, ModelArray("two", [unable, OTHER_MODEL], strategy=capable)) as client:
+        await client.chat("x").tools(tool).execute()
+        await client.chat("x").execute()
+    assert places.hosts() == ["api.groq.com", "api.openai.com"]
+
+
+async def test_one_whose_declared_check_failed_is_asked_last_and_one_whose_actor_is_down_too(
+    quiescence: Quiescence, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    checked = acme(tmp_path, "{interval_ms: 5000, check: {method: GET, path: /up, expected_status: [200]}}")
+
+    def reply(request: WireRequest) -> Any:
+        return [Head(503)] if request.method == "GET" else echo(request)
+
+    places = Places(reply)
+    environ = {**KEYS, "ACME_API_KEY": "k"}
+    config = Config(transport=ScriptedTransport(places), environ=environ, resilience=ONCE, check_health_s=0)
+    array = ModelArray("three", ["acme/m", MODEL, OTHER_MODEL], strategy=lambda some, one: some)
+    async with open_client(router=array, manifests=checked, config=config) as client:
+        await client.chat("x").execute()
+        await trio.sleep(1)  # a place that is used is checked at once
+        await client.chat("x").execute()
+        assert places.hosts() == ["acme.example", "acme.example", "api.openai.com"]
+        assert not client._is_provider_healthy("acme")
+        assert "acme at https://acme.example  not there" in str(client.tree())
+        (slot,) = [slot for slot in client._supervisor.slots.values() if slot.key.provider == "openai"]
+        slot.has_failed = True
+        await client.chat("x").execute()
+        assert places.hosts()[-1] == "api.groq.com"
+        slot.has_failed = False
+
+
+async def test_a_strategy_runs_in_its_callers_task_and_what_it_raises_is_raised_as_it_is(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    tasks: list[Any] = []
+    faults: list[BaseException] = [ZeroDivisionError("mine"), AdmissionError("mine too", kind="shed"), SystemExit(3)]
+
+    def own(candidates: Sequence[Candidate], one: Asked) -> Sequence[Candidate]:
+        tasks.append((trio.lowlevel.current_task(), variable.get()))
+        if one.request.messages[-1].content == "raise":
+            raise faults[0]
+        return candidates
+
+    variable: ContextVar[str] = ContextVar("variable")
+    variable.set("the caller's")
+    places = Places()
+    async with routed(places, ModelArray("own", [MODEL, OTHER_MODEL], strategy=own)) as client:
+        async with client.chat("x").model("@own").stream() as events:
+            async for _ in events:
+                pass
+        await client.chat("x").model("@own").execute()
+        await client.chat("x").model(MODEL).fallback("@own").execute()
+        await client.race(client.chat("x"), models=["@own", OTHER_MODEL]).execute()
+        assert tasks == [(trio.lowlevel.current_task(), "the caller's")] * 4
+        for fault in list(faults):
+            for use in (
+                client.chat("raise").model("@own").execute,
+                client.race(client.chat("raise"), models=["@own", OTHER_MODEL]).execute,
+                lambda: _read(client.chat("raise").model("@own").stream()),
+            ):
+                with pytest.raises(type(fault)) as caught:
+                    await use()
+                assert caught.value is fault
+            faults.pop(0)
+        assert client.stats()["open"] == 0
+        assert await client.chat("x").model("@own").execute()  # nothing is broken by it
+
+
+async def _read(stream: Any) -> None:
+    async with stream as events:
+        async for _ in events:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda some, one: None, "a list of candidates, got NoneType"),
+        (lambda some, one: some[0], "a list of candidates, got Candidate"),
+        (lambda some, one: [candidate.name for candidate in some], "a list of candidates, got list"),
+        (lambda some, one: [*some, some[0]], "each of its candidates once"),
+        (lambda some, one: [some[0]._replace(name="made up")], "each of its candidates once"),
+    ],
+)
+async def test_a_strategy_that_gives_something_else_is_told_so(
+    quiescence: Quiescence, autojump_clock: MockClock, gives: Any, said: str
+) -> None:
+    places = Places()
+    async with routed(places, ModelArray("own", [MODEL, OTHER_MODEL], strategy=gives)) as client:
+        with pytest.raises(CallerError, match=said):
+            await client.chat("x").execute()
+    assert places.asked == []
+
+
 async def test_an_endpoint_without_a_key_is_passed_over(quiescence: Quiescence, autojump_clock: MockClock) -> None:
     places = Places()
     async with routed(places, ModelArray("two", ["anthropic/any", MODEL], strategy=lambda some, one: some)) as client:
@@ -450,7 +621,11 @@ async def test_models_are_found_by_capability_context_price_region_and_provider(
             assert model.facts.pricing.input_per_1m <= 1.0
         of_groq = models.find(providers=["groq"])
         assert {model.ref.partition("/")[0] for model in of_groq} == {"groq"}
-        assert all("cn" in model.regions for model in models.find(region="cn"))
+        in_china = models.find(region="cn")
+        assert in_china
+        assert all("cn" in model.regions for model in in_china)
+        assert len(in_china) < len(everything)
+        assert models.find(region="nowhere") == []
         assert models.find(where=lambda model: model.ref == of_groq[0].ref) == [of_groq[0]]
         assert models.find(max_input_price=1.0, currency="XXX") == []
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,23 +15,45 @@ import trio
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.schemas import Schemas
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, Resilience
+from ai_lib_trio import AiLibError, CancelledByToken, CancelToken, Config, Endpoint, ModelArray, Resilience, open_client
 from ai_lib_trio.errors import CallerError
-from ai_lib_trio.telemetry import CallLogger, MetricsCollector, Tracing
+from ai_lib_trio.telemetry import CallLogger, HealthChecker, MetricsCollector, Tracing
 from ai_lib_trio.telemetry.tracing import SCHEMA_URL
-from ai_lib_trio.testing import Head, ScriptedTransport, Stall
+from ai_lib_trio.testing import Head, ScriptedTransport, Stall, json_reply
 from ai_lib_trio.transport.base import WireRequest
-from client_support import KEYS, OTHER_MODEL, echo, prompt_of, refused, scripted_client, streamed, whole
+from ai_lib_trio.types.records import (
+    AttemptEnded,
+    BreakerChanged,
+    CallAdmitted,
+    CallContent,
+    CallEnded,
+    CallRetried,
+    CallStarted,
+    FirstToken,
+)
+from ai_lib_trio.types.usage import Usage
+from client_support import (
+    KEYS,
+    MODEL,
+    OTHER_MODEL,
+    Recorder,
+    echo,
+    prompt_of,
+    refused,
+    scripted_client,
+    streamed,
+    whole,
+)
 
 PATIENT = Resilience(max_attempts=3, min_delay_s=1, max_delay_s=1, jitter="none", breaker="off")
 
@@ -129,6 +153,69 @@ async def test_no_line_holds_a_key_or_a_word_of_a_prompt_though_a_server_answers
     assert "<redacted>" in told
 
 
+PAIR = {"AWS_ACCESS_KEY_ID": "AKIDpairkeyid", "AWS_SECRET_ACCESS_KEY": "pairsecretpart", "AWS_REGION": "eu-west-1"}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    ("model", "secrets"),
+    [(MODEL, [KEYS["OPENAI_API_KEY"]]), ("bedrock/a-model", [":".join(list(PAIR.values())[:2]), "pairsecretpart"])],
+)
+async def test_a_server_that_answers_with_the_key_in_every_field_leaks_it_into_no_line_span_series_or_snapshot(
+    kept: Kept, autojump_clock: MockClock, form: Any, model: str, secrets: list[str]
+) -> None:
+    logging.getLogger("ai_lib_trio.calls").setLevel(logging.DEBUG)
+    status = 200
+
+    def leaky(request: WireRequest) -> Any:
+        said = f"x-{'-'.join(secrets)}-x"
+        names = ("id", "model", "object", "system_fingerprint", "service_tier", "request_id", "requestId", "responseId")
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, said: said, "cost": said}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "a word"}, "finish_reason": said}
+        body = {**dict.fromkeys(names, said), "choices": [choice], "usage": usage, "modelVersion": said}
+        output = {"output": {"message": {"role": "assistant", "content": [{"text": "a word"}]}}, "stopReason": said}
+        error = {"message": said, "type": said, "code": said, "param": said, "status": said}
+        headers = ("x-request-id", "request-id", "x-amzn-requestid", "server", "retry-after", "x-ratelimit-limit", said)
+        return json_reply(
+            {**body, **output} if status < 400 else {"error": error, "message": said, "__type": said, **body},
+            status=status,
+            headers=dict.fromkeys(headers, said),
+        )
+
+    traced, registry, sink, health = Traced(), CollectorRegistry(), Recorder(), HealthChecker()
+    config = Config(
+        transport=ScriptedTransport(leaky),
+        environ={**KEYS, **PAIR},
+        sinks=(CallLogger(form=form), traced.sink, MetricsCollector(registry), sink, health),
+        record_content=True,
+        resilience=PATIENT,
+    )
+    async with open_client(model, config=config) as client:
+        for status in (200, 401, 429, 500):
+            try:
+                await client.chat().user("x").tenant(f"of {' '.join(secrets)}").execute()
+            except AiLibError:
+                assert status != 200
+        with pytest.raises(CallerError, match="holds the key") as caught:
+            await client.chat().user("x").model(f"{model}-{secrets[-1]}").execute()
+        told = str(client.tree()) + repr(client.tree()) + repr(caught.value)
+    told += "".join(record.getMessage() + repr(record.__dict__) for record in kept.records)
+    told += "".join(span.to_json() for span in traced.spans()) + generate_latest(registry).decode()
+    told += repr([record for record in sink.records if not isinstance(record, CallContent)]) + repr(health.report())
+    assert len([record for record in sink.records if isinstance(record, CallEnded)]) == 4
+    assert "<redacted>" in told
+    for secret in secrets:
+        assert secret not in told
+
+
+async def test_a_word_in_place_of_a_key_may_be_a_part_of_other_names(autojump_clock: MockClock) -> None:
+    sink = Recorder()
+    config = Config(transport=ScriptedTransport(echo), api_keys={"openai": "none"}, environ={}, sinks=(sink,))
+    async with open_client("openai/none-such", config=config) as client:
+        await client.chat().user("x").tenant("nonesuch").execute()
+    assert (sink.records[0].model, sink.records[0].tenant) == ("none-such", "nonesuch")
+
+
 # ---- metrics
 
 
@@ -184,6 +271,51 @@ async def test_a_call_that_runs_is_in_flight(autojump_clock: MockClock) -> None:
             await events.__anext__()
             assert sample(collector.exposition()[0], "ailib_calls_in_flight", model="a-model") == 1
         assert sample(collector.exposition()[0], "ailib_calls_in_flight", model="a-model") == 0
+
+
+def test_ten_thousand_names_of_models_do_not_make_ten_thousand_series() -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    sink = collector.for_client(1)
+    for number in range(10_000):
+        of: Any = {"at_s": 0.0, "call": number, "provider": "openai", "model": f"model-{number}"}
+        attempt = {**of, "attempt": 1}
+        sink(CallStarted(**of, ref=f"openai/model-{number}", stream=True))
+        sink(CallAdmitted(**attempt, queue_s=0.0))
+        sink(FirstToken(**attempt, after_s=0.1))
+        sink(AttemptEnded(**attempt, outcome="ok", state="complete"))
+        sink(CallRetried(at_s=0.0, call=number, attempt=1, model=f"openai/model-{number}", reason=""))
+        sink(BreakerChanged(at_s=0.0, provider="openai", of=f"model-{number}", state="open"))
+        usage = Usage(input_tokens=1, output_tokens=2, cached_tokens=3, reasoning_tokens=4)
+        ended = {"ref": f"openai/model-{number}", "stream": True, "outcome": "ok", "attempts": 1, "usage": usage}
+        sink(CallEnded(**of, **ended, cost=1.0, currency="USD", first_token_s=0.1, total_s=1.0))
+    page = collector.exposition()[0]
+    assert sample(page, "ailib_calls_total") == sample(page, "ailib_attempts_total") == 10_000
+    assert sample(page, "ailib_calls_total", model="other") == 10_000 - 100
+    models = {
+        one.labels["model"]
+        for family in text_string_to_metric_families(page.decode())
+        for one in family.samples
+        if "model" in one.labels
+    }
+    assert len(models) == 101
+    assert page.count(b"\n") < 30_000
+
+
+def test_buckets_are_where_the_values_are() -> None:
+    collector = MetricsCollector(CollectorRegistry())
+    sink = collector.for_client(1)
+    of: Any = {"at_s": 0.0, "call": 1, "provider": "p", "model": "m"}
+    for seconds in (0.3, 0.8, 2.5, 45.0):  # what a small model takes, a large one, one far away, one that reasons
+        sink(FirstToken(**of, attempt=1, after_s=seconds))
+    bounds = [
+        (float(one.labels["le"]), one.value)
+        for family in text_string_to_metric_families(collector.exposition()[0].decode())
+        for one in family.samples
+        if one.name == "ailib_first_token_seconds_bucket"
+    ]
+    assert [bound for bound, _ in bounds] == sorted(bound for bound, _ in bounds)
+    assert len({value for _, value in bounds}) == 5  # each of them falls into a bucket of its own
+    assert bounds[0][1] == 0
 
 
 async def test_models_beyond_the_bound_are_counted_together(autojump_clock: MockClock) -> None:
@@ -256,6 +388,8 @@ async def test_a_call_is_a_span_below_its_callers_and_each_attempt_one_below_it(
     assert (first["gen_ai.usage.input_tokens"], first["gen_ai.usage.output_tokens"]) == (3, 2)
     assert (first["server.address"], first["server.port"]) == ("api.openai.com", 443)
     assert "gen_ai.response.time_to_first_chunk" not in first
+    assert "gen_ai.request.stream" not in first
+    assert streamed_one["gen_ai.request.stream"] is True
     assert streamed_one["gen_ai.response.time_to_first_chunk"] == 0.5
     assert (failed["error.type"], failed["ailib.error.code"]) == ("overloaded", "E3002")
     assert calls[2].status.status_code is trace.StatusCode.ERROR
@@ -286,6 +420,96 @@ async def test_a_streamed_call_in_another_task_has_its_openers_span_as_parent(au
     assert {span.parent.span_id for span in traced.calls() if span.parent} == callers
 
 
+async def test_what_runs_inside_of_an_attempt_sees_the_callers_span(autojump_clock: MockClock) -> None:
+    traced, seen = Traced(), []
+
+    def reply(request: WireRequest) -> Any:  # in a session of the actor, tasks away from the caller
+        seen.append(trace.get_current_span())
+        return echo(request)
+
+    async with scripted_client(ScriptedTransport(reply), sinks=(traced.sink,)) as client:
+        with traced.provider.get_tracer("the program").start_as_current_span("the caller") as caller:
+            await client.chat().user("x").execute()
+            async with client.chat().user("x").stream() as events:
+                async for _ in events:
+                    pass
+        await client.chat().user("x").execute()
+    assert seen == [caller, caller, trace.INVALID_SPAN]
+
+
+async def test_a_call_that_is_left_in_whatever_way_ends_its_spans_once(autojump_clock: MockClock) -> None:
+    traced, ends = Traced(), Counter[int]()
+
+    class Ends(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            assert span.context is not None
+            ends[span.context.span_id] += 1
+
+    traced.provider.add_span_processor(Ends())
+    block = scripted_client(ScriptedTransport(paced), sinks=(traced.sink,), shutdown_grace_s=0)
+    async with trio.open_nursery() as nursery, block as client:
+        with trio.move_on_after(1):  # cancelled
+            await client.chat().user("waits").execute()
+        async with client.chat().user("x").stream() as events:  # left in the middle
+            await events.__anext__()
+        with pytest.warns(ResourceWarning, match="call"):
+            await _drop_without_a_word(client)
+        token = CancelToken()
+        nursery.start_soon(_expect, CancelledByToken, client.chat().user("waits").cancel_token(token).execute)
+        await wait_all_tasks_blocked()
+        token.cancel()
+        nursery.start_soon(_expect, AiLibError, client.chat().user("waits").execute)  # open when the client closes
+        await wait_all_tasks_blocked()
+    assert len(traced.calls()) == 5
+    assert [len(traced.attempts_of(call)) for call in traced.calls()] == [1] * 5
+    assert len(ends) == 10
+    assert set(ends.values()) == {1}
+    assert [dict(call.attributes or {})["ailib.outcome"] for call in traced.calls()] == [
+        *["cancelled"] * 3,
+        *["failed"] * 2,
+    ]
+
+
+async def _drop_without_a_word(client: Any) -> None:
+    dropped = client.chat().user("x").stream()
+    await dropped.__aiter__().__anext__()
+    del dropped
+    gc.collect()
+    await wait_all_tasks_blocked()
+
+
+async def _expect(kind: type[Exception], run: Any) -> None:
+    with pytest.raises(kind):
+        await run()
+
+
+async def test_each_attempt_says_which_server_it_went_to_and_the_sums_are_of_who_answered(
+    autojump_clock: MockClock,
+) -> None:
+    def one_is_down(request: WireRequest) -> Any:
+        return refused(503) if "east" in request.url else echo(request)
+
+    traced = Traced()
+    array = ModelArray(
+        "two",
+        [
+            Endpoint(model=MODEL, name="east", base_url="https://east.example/v1", api_key="k-1"),
+            Endpoint(model=MODEL, name="west", base_url="https://west.example:8443/v1", api_key="k-2"),
+        ],
+        strategy=lambda some, asked: some,
+    )
+    async with scripted_client(ScriptedTransport(one_is_down), "@two", sinks=(traced.sink,), router=array) as client:
+        await client.chat().user("x").execute()
+    (call,) = traced.calls()
+    servers = [dict(span.attributes or {}) for span in traced.attempts_of(call)]
+    assert [(one["server.address"], one["server.port"]) for one in servers] == [
+        ("east.example", 443),
+        ("west.example", 8443),
+    ]
+    (point,) = traced.points(gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION)
+    assert point.attributes["server.address"] == "west.example"
+
+
 async def test_durations_tokens_and_first_chunks_are_measured_by_the_conventions_names(
     autojump_clock: MockClock,
 ) -> None:
@@ -308,6 +532,8 @@ async def test_every_name_that_looks_like_one_of_the_conventions_is_one(autojump
     async with block as client:
         await some_calls(client)
         await client.chat().system("s").user("x").temperature(0.1).top_p(0.5).max_tokens(3).seed(1).n(2).execute()
+        await client.chat().user("x").response_format("json_object").execute()
+        assert dict(traced.calls()[-1].attributes or {})["gen_ai.output.type"] == "json"
     known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
     used = {name for span in traced.spans() for name in span.attributes or {} if name.startswith("gen_ai.")}
     assert used <= known

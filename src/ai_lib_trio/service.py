@@ -298,8 +298,8 @@ class Gate(Protocol):
         """The seconds within which `share` of recent replies had their first token; None without enough of them."""
         ...
 
-    def news(self) -> list[Record]:
-        """Changes since the last time it was asked, for sinks."""
+    def news(self, *, is_wanted: bool = True) -> list[Record]:
+        """Changes since the last time it was asked, for sinks. Where nobody wants them none is built or kept."""
         ...
 
     def view(self, now: float) -> GateView:

@@ -1,7 +1,7 @@
 """The health actor: asks providers in use whether they are there, as their manifests declare, and no more often.
 
-Imports protocol, `hooks`, `target`, `transport.base` and trio. The rule that must stay true: a check carries no key and
-no word of a call, and between two checks of one place lies at least what the manifest declares.
+Imports protocol, `hooks`, `target`, `tree`, `transport.base` and trio. The rule that must stay true: a check carries
+no key and no word of a call, and between two checks of one place lies at least what the manifest declares.
 
     client's nursery ── HealthActor.run ── one child a place, restarted where it crashes (a supervisor of its own)
 """
@@ -19,6 +19,7 @@ from ..transport.base import Engine, Headers, WireRequest
 from ..types.records import ActorRestarted, HealthChanged
 from .hooks import Hooks
 from .target import ActorKey, Target
+from .tree import CheckView
 
 __all__ = ["Check", "HealthActor", "checks_of"]
 
@@ -61,11 +62,13 @@ def checks_of(manifest: Manifest) -> Checks | None:
 
 
 def _check(declared: Any) -> Check | None:
-    if not isinstance(declared, Mapping) or not isinstance(declared.get("path"), str):
+    path = declared.get("path") if isinstance(declared, Mapping) else None
+    if not isinstance(path, str) or not path.startswith("/"):  # anything else might become another host's name
         return None
+    assert isinstance(declared, Mapping)
     statuses = declared.get("expected_status")
     expected = frozenset(one for one in statuses if isinstance(one, int)) if isinstance(statuses, list) else frozenset()
-    return Check(str(declared.get("method", "GET")).upper(), declared["path"], expected or frozenset({200, 401}))
+    return Check(str(declared.get("method", "GET")).upper(), path, expected or frozenset({200, 401}))
 
 
 class _Answered(Exception):
@@ -127,6 +130,14 @@ class HealthActor:
         """False where the last check of each of its places failed."""
         seen = [one for (name, _), one in self.healthy.items() if name == provider]
         return not seen or any(seen)
+
+    def views(self) -> tuple[CheckView, ...]:
+        """The places, for people."""
+        return tuple(
+            CheckView(provider=name, origin=target.key.origin, is_healthy=self.healthy.get((name, url)))
+            for (name, url), target in self._places.items()
+            if checks_of(target.manifest) is not None
+        )
 
     async def run(self) -> None:
         """Check until cancelled."""

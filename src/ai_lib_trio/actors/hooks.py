@@ -16,22 +16,28 @@ __all__ = ["Hooks"]
 class Hooks:
     """`on` says whether anyone listens: ask it before building a record."""
 
-    __slots__ = ("_sinks", "failures", "on")
+    __slots__ = ("_client", "_sinks", "failures", "on")
 
     def __init__(self, sinks: Sequence[Sink | ClientSink] = (), client: int = 0) -> None:
-        self._sinks: tuple[Sink, ...] = tuple(
-            sink.for_client(client) if isinstance(sink, ClientSink) else sink for sink in sinks
-        )
-        self.on = bool(self._sinks)
+        self._client = client
+        self._sinks: tuple[Sink, ...] = ()
+        self.on = False
         self.failures = 0
+        for sink in sinks:
+            self.add(sink)
 
-    def add(self, sink: Sink) -> None:
-        """One more sink. It is told of calls that start from now on whole, and of those that run in part."""
-        self._sinks = (*self._sinks, sink)
+    def add(self, sink: Sink | ClientSink) -> Sink:
+        """One more sink. It is told of calls that start from now on whole, and of those that run in part.
+
+        Gives what `remove` takes: the sink, or its own one for this client.
+        """
+        own = sink.for_client(self._client) if isinstance(sink, ClientSink) else sink
+        self._sinks = (*self._sinks, own)
         self.on = True
+        return own
 
     def remove(self, sink: Sink) -> None:
-        """Take a sink away that was added."""
+        """Take away what `add` gave."""
         self._sinks = tuple(one for one in self._sinks if one is not sink)
         self.on = bool(self._sinks)
 

@@ -8,6 +8,7 @@ sinks are told.
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -71,12 +72,12 @@ class Progress:
         self.warnings: tuple[str, ...] = ()
         self.body: object = None  # the decoded body of a reply that was not streamed
 
-    def hide(self, secret: str) -> None:
-        """Take the secret out of what a reply says of itself: some servers answer with what they were sent."""
+    def mask(self, masked: Callable[[str], str]) -> None:
+        """Take the key out of what a reply says of itself: some servers answer with what they were sent."""
         for name in ("request_id", "response_id", "response_model"):
             said = getattr(self, name)
-            if said is not None and secret in said:
-                setattr(self, name, said.replace(secret, "<redacted>"))
+            if said is not None:
+                setattr(self, name, masked(said))
 
     def state(self, *, is_complete: bool) -> AttemptState:
         """`unsent`, `silent`, `refused`, `partial` or `complete` (DESIGN: commit point)."""
@@ -182,17 +183,16 @@ class Docket:
 
 def _ending(job: Job, error: AiLibError | None, now: float) -> AttemptEnded:
     progress = job.progress
-    secret = job.call.target.secret
-    if secret is not None:
-        progress.hide(secret.reveal())
+    target = job.call.target
+    progress.mask(target.masked)
     usage = progress.usage
     is_left = error is not None and error.kind == "client_closed"
     return AttemptEnded(
         at_s=now,
         call=job.call.number,
         attempt=job.call.attempt,
-        provider=job.call.target.manifest.id,
-        model=job.call.target.model,
+        provider=target.manifest.id,
+        model=target.model,
         outcome="ok" if error is None else "cancelled" if is_left else "failed",
         state=job.state(),
         kind=error.kind if error is not None else None,

@@ -198,9 +198,8 @@ class ProviderActor:
             job.context.run(self.hooks.emit, record)
 
     def _tell_news(self) -> None:
-        for record in self.gate.news():
-            if self.hooks.on:
-                self.hooks.emit(record)
+        for record in self.gate.news(is_wanted=self.hooks.on):
+            self.hooks.emit(record)
 
     # ---- an admitted job, in its caller's task
 

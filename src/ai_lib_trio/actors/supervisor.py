@@ -164,6 +164,8 @@ class Supervisor:
                     attempt=call.attempt,
                     provider=target.manifest.id,
                     model=target.model,
+                    provider_name=target.provider_name,
+                    server=target.server,
                 )
             )
         if slot.has_failed:

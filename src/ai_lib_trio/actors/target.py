@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..pipeline import DecodeProgram
 from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.registry import ModelFacts
-from ..wire.auth import Pairs
+from ..wire.auth import Pairs, holds_secret, secrets_of
 from ..wire.encode import Encoder
 
 __all__ = ["ActorKey", "Target"]
@@ -28,7 +28,8 @@ class ActorKey(NamedTuple):
 class Target:
     """One way to reach one model. `ref` is `provider/model`, `model` the id that goes on the wire.
 
-    `name` is what it was asked for by: the same as `ref`, or an endpoint's.
+    `name` is what it was asked for by: the same as `ref`, or an endpoint's. `provider_name` is what telemetry calls its
+    provider, where that is not the id, and `server` is where requests go, as `host:port`.
     """
 
     __slots__ = (
@@ -44,8 +45,10 @@ class Target:
         "manifest",
         "model",
         "name",
+        "provider_name",
         "ref",
         "secret",
+        "server",
     )
 
     def __init__(
@@ -80,6 +83,28 @@ class Target:
         self.key = ActorKey(manifest.id, origin, secret)
         # (path, is it streamed) -> headers as encoded, URL and headers as sent: what requests have in common
         self.dressed: dict[tuple[str, bool], tuple[Pairs, str, Pairs]] = {}
+        told = manifest.metadata.get("gen_ai_provider")
+        self.provider_name = told if isinstance(told, str) else ""
+        self.server = _server(origin)
+
+    def masked(self, text: str) -> str:
+        """The text without the target's key."""
+        for secret in self._secrets():
+            text = text.replace(secret, "<redacted>")
+        return text
+
+    def masked_name(self, name: str) -> str:
+        """A name of the caller's own, without the target's key."""
+        return self.masked(name) if holds_secret(name, self._secrets()) else name
+
+    def _secrets(self) -> tuple[str, ...]:
+        return () if self.secret is None else secrets_of(self.auth, self.secret.reveal())
 
     def __repr__(self) -> str:
         return f"<Target {self.ref} by {self.family.id} at {self.base_url}>"
+
+
+def _server(origin: str) -> str:
+    scheme, _, host = origin.partition("://")
+    has_port = ":" in host.rpartition("]")[2]
+    return host if has_port else f"{host}:{80 if scheme == 'http' else 443}"

@@ -6,7 +6,7 @@ import msgspec
 
 from ..types.admission import GateView
 
-__all__ = ["ActorView", "CallView", "Tree"]
+__all__ = ["ActorView", "CallView", "CheckView", "Tree"]
 
 
 class CallView(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,14 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     gate: GateView | None = None
 
 
+class CheckView(msgspec.Struct, frozen=True, kw_only=True):
+    """A place whose declared check is made again and again. `is_healthy` is what the last one said, None before it."""
+
+    provider: str
+    origin: str
+    is_healthy: bool | None = None
+
+
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
     """A client at one moment. `sink_failures` and `overdue_leaves` are faults that harmed no call; both should be 0.
 
@@ -45,6 +53,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     actors: tuple[ActorView, ...] = ()
+    checks: tuple[CheckView, ...] = ()
     open_calls: int = 0
     sink_failures: int = 0
     overdue_leaves: int = 0
@@ -56,7 +65,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
         if self.manifest_fault is not None:
             lines.append(f"│   changed manifests are not used: {self.manifest_fault}")
         for number, actor in enumerate(self.actors):
-            is_last = number == len(self.actors) - 1
+            is_last = number == len(self.actors) - 1 and not self.checks
             branch, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")
             crashes = f", {actor.crashes} crashes" if actor.crashes else ""
             lines.append(
@@ -71,6 +80,12 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
                     f"{stem}{twig}call {call.call}.{call.attempt} {call.model}  {call.phase} for {call.age_s:.1f} s, "
                     f"{call.events} events{left}"
                 )
+        if self.checks:
+            lines.append("└── health checks")
+        for number, check in enumerate(self.checks):
+            twig = "└── " if number == len(self.checks) - 1 else "├── "
+            said = "not checked yet" if check.is_healthy is None else "there" if check.is_healthy else "not there"
+            lines.append(f"    {twig}{check.provider} at {check.origin}  {said}")
         return "\n".join(lines)
 
 
@@ -81,7 +96,8 @@ def _gate_lines(gate: GateView | None) -> list[str]:
     lines = [f"asked to wait, {gate.paused_for_s:.1f} s left"] if gate.paused_for_s > 0 else []
     for breaker in gate.breakers:
         when = "" if breaker.half_open_in_s is None else f", tried again in {breaker.half_open_in_s:.1f} s"
-        lines.append(f"breaker of {breaker.of} {breaker.state}, {breaker.failures} of {breaker.calls} failed{when}")
+        share = f", {breaker.failures} of {breaker.calls} failed" if breaker.calls else ""  # an open one has no count
+        lines.append(f"breaker of {breaker.of} {breaker.state}{share}{when}")
     for limit in gate.limits:
         whole = "" if limit.capacity is None else f" of {limit.capacity:.0f}"
         lines.append(f"{limit.of} left for {limit.scope}: {limit.level:.0f}{whole} ({limit.source})")

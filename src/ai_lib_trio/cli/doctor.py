@@ -22,6 +22,7 @@ from .screen import Printer, as_json, one_line, print_table
 if TYPE_CHECKING:
     from ..protocol.loader import Catalog
     from ..protocol.manifest import Manifest
+    from ..transport.credentials import Credential
 
 __all__ = ["doctor"]
 
@@ -32,6 +33,8 @@ EXTRAS = {
     "telemetry": ("opentelemetry-api", "opentelemetry-sdk", "prometheus-client"),
 }
 REACH_S = 10.0
+KEYRING_S = 10.0
+PROXIES = ("http", "https", "socks5", "socks5h")
 AT_ONCE = 8
 
 
@@ -43,15 +46,17 @@ AT_ONCE = 8
 def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_document: bool) -> int:
     """Say which manifests, keys and versions are in force, and what is wrong with them.
 
-    Looks at the named providers, or at every one that has a key. Ends with 1 if something is wrong. Keys are never
-    shown, and nothing goes over the network without --reach.
+    Looks at the named providers, or at every one that has a key in the environment; for those that are named a keyring
+    is asked too. Ends with 1 if something is wrong. Keys are never shown, and nothing goes over the network without
+    --reach.
     """
     found = _Found()
     catalog = _catalog(manifests, found)
     if catalog is not None:
         _look_at_providers(catalog, names, found)
         if reach:
-            run_async(lambda: _reach(catalog, found))
+            run_async(lambda: _reach(found))
+    _look_at_environment(found)
     _look_at_versions(found)
     if as_document:
         sys.stdout.write(as_json(found.as_dict()) + "\n")
@@ -66,6 +71,7 @@ class _Found:
     def __init__(self) -> None:
         self.sources: list[dict[str, Any]] = []
         self.providers: list[dict[str, Any]] = []
+        self.settings: dict[str, str] = {}  # of the environment, as far as they may be shown
         self.versions: dict[str, str | None] = {}
         self.problems: list[str] = []
         self.advice: list[str] = []
@@ -75,6 +81,7 @@ class _Found:
         return {
             "manifests": {"sources": self.sources, "providers": self.known},
             "providers": self.providers,
+            "settings": self.settings,
             "versions": self.versions,
             "problems": self.problems,
             "advice": self.advice,
@@ -96,19 +103,31 @@ def _catalog(manifests: str | None, found: _Found) -> Catalog | None:
         found.known = len(catalog.providers())
     except AiLibError as error:
         found.problems.append(f"the manifests cannot be read: {one_line(error)}")
+        if given is not None:
+            found.advice.append(f"correct what {found.sources[0]['by']} names, or leave it out: others are bundled")
         return None
+    if given is not None and not any(_is_of(catalog, name, "given") for name in catalog.providers()):
+        found.advice.append(f"{given} has no provider in it: a folder of manifests has a folder `providers`")
     found.sources.append({"origin": "bundled", "path": "with the library", "by": None})
     return catalog
 
 
+def _is_of(catalog: Catalog, name: str, origin: str) -> bool:
+    try:
+        return catalog.provider(name).origin == origin
+    except AiLibError:  # it is there, and told where providers are looked at
+        return True
+
+
 def _look_at_providers(catalog: Catalog, names: Sequence[str], found: _Found) -> None:
     wanted: list[Manifest] = []
-    for name in names or catalog.providers():
+    for name in dict.fromkeys(names) or catalog.providers():
         try:
             wanted.append(catalog.provider(name))
         except AiLibError as error:
             found.problems.append(f"{name}: {one_line(error)}")
-    rows = [_row(manifest, found) for manifest in wanted]
+    keys = run_async(lambda: _from_keyring(wanted)) if names else {}
+    rows = [_row(manifest, found, keys.get(manifest.id)) for manifest in {one.id: one for one in wanted}.values()]
     has_key = [row for row in rows if row["key"] != "missing"]
     found.providers = rows if names else [row for row in has_key if row["key"] != "not needed"]
     for row in found.providers:
@@ -120,17 +139,33 @@ def _look_at_providers(catalog: Catalog, names: Sequence[str], found: _Found) ->
         found.advice.append("no key was found: `ailib providers` tells which variable each provider looks for")
 
 
-def _row(manifest: Manifest, found: _Found) -> dict[str, Any]:
+async def _from_keyring(manifests: Sequence[Manifest]) -> dict[str, Credential | None]:
+    """The keys of these providers, by everything that a client looks at. A keyring may wait for a person: not long."""
+    import trio
+
+    from ..transport.credentials import CredentialStore
+
+    store = CredentialStore(os.environ)
+    keys: dict[str, Credential | None] = {}
+    with trio.move_on_after(KEYRING_S):
+        for manifest in manifests:
+            try:
+                keys[manifest.id] = await store.find(manifest)
+            except AiLibError:  # there is none, or none that can be used: told with the row
+                continue
+    return keys
+
+
+def _row(manifest: Manifest, found: _Found, key: Credential | None) -> dict[str, Any]:
     from ..transport.credentials import CredentialStore, search_for
 
     search = search_for(manifest)
     needs_key = manifest.auth.type != "none"
-    credential = CredentialStore(os.environ, keyring=False).find_nowait(manifest) if needs_key else None
-    if credential is not None:
-        for name in (*search.required, *search.conventional):
-            value = os.environ.get(name)
-            if value is not None and value != value.strip():
-                found.advice.append(f"{manifest.id}: {name} begins or ends with white space, which is left out")
+    credential = key or CredentialStore(os.environ, keyring=False).find_nowait(manifest) if needs_key else None
+    for name in credential.names if credential is not None else ():
+        found.problems += [f"{manifest.id}: {name} {fault}" for fault in _faults_of(os.environ.get(name, ""))]
+        if os.environ.get(name, "") != os.environ.get(name, "").strip():
+            found.advice.append(f"{manifest.id}: {name} begins or ends with white space, which is left out")
     found.advice += [f"{manifest.id}: {line}" for line in search.diagnostics] if credential is not None else []
     unset = [variable for variable in manifest.endpoint.variables.values() if not os.environ.get(variable, "").strip()]
     return {
@@ -142,35 +177,88 @@ def _row(manifest: Manifest, found: _Found) -> dict[str, Any]:
         "file": manifest.file,
         "protocol_version": manifest.protocol_version,
         "base_url": manifest.endpoint.base_url,
+        "variables": dict(manifest.endpoint.variables),
         "unset_variables": unset,
         "notes": list(manifest.notes),
         "reached": None,
     }
 
 
+def _faults_of(value: str) -> list[str]:
+    """What is wrong with a key, as far as its form tells; never the key."""
+    value = value.strip()
+    if any(not character.isprintable() for character in value):
+        return ["holds a line end or a control character and cannot be sent: set it to the key alone"]
+    if not value.isascii():
+        return ["holds characters that are not ASCII: copy the key again"]
+    if " " in value or value[:1] in "\"'":
+        return ["holds spaces or quotes, which no key has: set it to the key alone"] if value else []
+    return []
+
+
+# ---- the environment
+
+
+def _look_at_environment(found: _Found) -> None:
+    """What clients go by beside manifests and keys: proxies, whom they trust, and settings."""
+    from ..protocol.trust import origin_of
+    from ..resilience.executor import from_environ
+    from ..transport.proxy import proxy_for
+    from ..transport.tls import default_context
+
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if os.environ.get(name):
+            found.settings[name] = os.environ[name]
+    try:
+        default_context()
+    except AiLibError as error:
+        found.problems.append(f"no TLS connection can be made: {one_line(error)}; correct SSL_CERT_FILE or unset it")
+    folder = os.environ.get("SSL_CERT_DIR")
+    if folder and not os.environ.get("SSL_CERT_FILE") and not os.path.isdir(folder):
+        found.problems.append(f"no TLS connection can be made: SSL_CERT_DIR names {folder!r}, which is no folder")
+    try:
+        from_environ(os.environ)
+    except AiLibError as error:
+        found.problems.append(f"no client can be opened: {one_line(error)}")
+    for row in found.providers:
+        proxy = None if row["unset_variables"] else proxy_for(str(origin_of(_url_of(row))), os.environ)
+        if proxy is None:
+            continue
+        found.settings[f"proxy for {row['id']}"] = proxy.rpartition("@")[2]  # what is before it may be a password
+        scheme, is_url, _ = proxy.partition("://")
+        if scheme.lower() not in PROXIES:
+            begins = f"begins with {scheme[:20]!r}" if is_url else "has no scheme"
+            found.problems.append(f"{row['id']}: its proxy in the environment {begins}; it may be {', '.join(PROXIES)}")
+    for name, value in sorted(os.environ.items()):
+        if name.startswith("AI_LIB_") and (value == "off" or value.replace(".", "", 1).isdigit()):
+            found.settings[name] = value
+
+
+def _url_of(row: dict[str, Any]) -> str:
+    """A provider's address, with the variables in it. Raises `AiLibError` where they are not what they should be."""
+    from ..protocol.trust import fill
+
+    return fill(row["base_url"], {name: os.environ.get(variable, "") for name, variable in row["variables"].items()})
+
+
 # ---- reachability
 
 
-async def _reach(catalog: Catalog, found: _Found) -> None:
-    import ssl
-
+async def _reach(found: _Found) -> None:
     import trio
 
-    from ..protocol.trust import fill, origin_of
+    from ..protocol.trust import origin_of
     from ..transport.httpx_engine import HttpxEngine
     from ..transport.proxy import proxy_for
 
     places = trio.CapacityLimiter(AT_ONCE)
-    context = ssl.create_default_context()
 
     async def one(row: dict[str, Any]) -> None:
         async with places:
-            endpoint = catalog.provider(row["id"]).endpoint
             try:
-                values = {name: os.environ.get(variable, "") for name, variable in endpoint.variables.items()}
-                url = fill(endpoint.base_url, values)
+                url = _url_of(row)
                 proxy = proxy_for(str(origin_of(url)), os.environ)
-                engine = HttpxEngine(ssl_context=context, proxy=proxy)
+                engine = HttpxEngine(proxy=proxy)
             except AiLibError as error:
                 row["reached"] = one_line(error)
                 return
@@ -267,6 +355,8 @@ def _show(found: _Found) -> None:
     for row in found.providers:
         for note in row["notes"]:
             out.line(f"  {row['id']}: {note}", "note")
+    for name, value in found.settings.items():
+        out.line(f"  {name}: {value}")
     out.line()
     if found.providers:
         columns = ("provider", "key", "manifest", "reached")

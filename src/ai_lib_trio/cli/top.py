@@ -6,10 +6,12 @@ shown is wider than the terminal or higher than it, and text from outside moves 
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lines_of", "top"]
 
-PROVIDER, STATE = 22, 10  # columns of 80 for the two texts; the rest is numbers
+PROVIDER, STATE = 18, 10  # columns of 80 for the two texts; the rest is numbers
 
 
 @click.command()
@@ -33,7 +35,7 @@ def top(path: str, once: bool, as_lines: bool) -> int:
     """Show the live tree of the program that listens at PATH.
 
     A program opens the socket with `async with ai_lib_trio.telemetry.observe(client, PATH)`; it is readable by its
-    user alone. Ctrl-C leaves.
+    user alone. Press q, or Ctrl-C, to leave.
     """
 
     async def main() -> int:
@@ -60,17 +62,68 @@ def top(path: str, once: bool, as_lines: bool) -> int:
 
 
 async def _live(console: Any, seen: Any) -> None:
+    import trio
     from rich.live import Live
     from rich.text import Text
 
-    # Drawn when there is something new: no thread of rich's own draws.
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    last: Observed | None = None
+    has_ended = False
+
+    def draw() -> None:
+        shown = Text(no_wrap=True, overflow="crop")
+        for number, (text, style) in enumerate(lines_of(last, console.width, console.height) if last else ()):
+            shown.append(("\n" if number else "") + text, style=style)
+        live.update(shown, refresh=True)
+
+    async def follow() -> None:
+        nonlocal last, has_ended
         async for one in seen:
-            shown = Text(no_wrap=True, overflow="crop")
-            for number, (text, style) in enumerate(lines_of(one, console.width, console.height)):
-                shown.append(("\n" if number else "") + text, style=style)
-            live.update(shown, refresh=True)
-    sys.stdout.write("the program has closed the socket\n")
+            last = one
+            draw()
+        has_ended = True
+        nursery.cancel_scope.cancel()
+
+    async def fit() -> None:
+        with trio.open_signal_receiver(signal.SIGWINCH) as resized:
+            async for _ in resized:
+                draw()
+
+    async def leave() -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sys.stdin.fileno())
+            pressed = os.read(sys.stdin.fileno(), 1024)
+            if not pressed or b"q" in pressed.lower():
+                nursery.cancel_scope.cancel()
+                return
+
+    # Drawn when there is something new: no thread of rich's own draws.
+    with _keys_at_once() as has_keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            if hasattr(signal, "SIGWINCH"):
+                nursery.start_soon(fit)
+            if has_keys:
+                nursery.start_soon(leave)
+    if has_ended:
+        sys.stdout.write("the program has closed the socket\n")
+
+
+@contextmanager
+def _keys_at_once() -> Iterator[bool]:
+    """Keys come as they are pressed and are not shown, where somebody sits at a keyboard; afterwards as before."""
+    try:
+        import termios
+        import tty
+
+        before = termios.tcgetattr(sys.stdin.fileno())
+    except (ImportError, OSError, ValueError, termios.error):  # not of this system, or no terminal
+        yield False
+        return
+    tty.setcbreak(sys.stdin.fileno())
+    try:
+        yield True
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 
 def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
@@ -90,7 +143,8 @@ def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
     lines.append(("", ""))
     lines.append(
         (
-            f"{'provider':<{PROVIDER}}{'state':<{STATE}}{'run':>5}{'wait':>6}{'calls':>7}{'fail':>6}{'tok/s':>8}  cost",
+            f"{'provider':<{PROVIDER}}{'state':<{STATE}}"
+            f"{'run':>5}{'wait':>6}{'calls':>7}{'tries':>7}{'fail':>6}{'tok/s':>8}  cost",
             "dim",
         )
     )
@@ -103,6 +157,9 @@ def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
         # Counts are by provider: of two actors of one, the first shows them.
         lines += _actor(actor, None if provider in told else one.providers.get(provider))
         told.add(provider)
+    for check in one.tree.get("checks", ()):
+        if check["is_healthy"] is False:
+            lines.append((f"the declared check of {check['provider']} at {check['origin']} fails", "red"))
     if len(lines) > height:
         hidden = len(lines) - height + 1
         lines = [*lines[: height - 1], (f"... {hidden} more lines", "dim")]
@@ -114,7 +171,7 @@ def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str,
     numbers = f"{actor['inflight']:>5}{actor['queued']:>6}"
     if counted is not None:
         cost = "  ".join(f"{amount:.4f} {currency}" for currency, amount in sorted(counted.cost.items())) or "-"
-        numbers += f"{counted.calls:>7}{counted.failed:>6}{counted.tokens_per_s:>8.1f}  {cost}"
+        numbers += f"{counted.calls:>7}{counted.attempts:>7}{counted.failed:>6}{counted.tokens_per_s:>8.1f}  {cost}"
     style = "" if state == "running" else "red"
     lines = [(f"{_cut(actor['provider'], PROVIDER - 1):<{PROVIDER}}{state:<{STATE}}{numbers}", style)]
     if actor["crashes"]:
@@ -126,8 +183,8 @@ def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str,
         when = breaker.get("half_open_in_s")
         again = "" if when is None else f", tried again in {when:.1f} s"
         colour = "red" if breaker["state"] == "open" else "yellow"
-        share = f"{breaker['failures']} of {breaker['calls']} failed"
-        lines.append((f"  breaker of {breaker['of']} {breaker['state']}, {share}{again}", colour))
+        share = f", {breaker['failures']} of {breaker['calls']} failed" if breaker["calls"] else ""
+        lines.append((f"  breaker of {breaker['of']} {breaker['state']}{share}{again}", colour))
     for limit in gate.get("limits", ()):
         whole = "" if limit.get("capacity") is None else f" of {limit['capacity']:.0f}"
         lines.append((f"  {limit['of']} left for {limit['scope']}: {limit['level']:.0f}{whole}", "dim"))

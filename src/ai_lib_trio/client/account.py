@@ -74,8 +74,8 @@ def answering_job(call: Call) -> Job | None:
     return jobs[-1] if jobs else None
 
 
-def reply_of(call: Call, folding: Fold) -> ChatResponse:
-    """The reply so far."""
+def reply_of(call: Call, folding: Fold, *, client: int = 0) -> ChatResponse:
+    """The reply so far, of a call of this client."""
     job = answering_job(call)
     target: Target = job.call.target if job is not None else call.target
     progress = job.progress if job is not None else None
@@ -84,6 +84,7 @@ def reply_of(call: Call, folding: Fold) -> ChatResponse:
         headers=progress.headers if progress is not None else None,
         dialect=target.family.dialect,
         raw=progress.body if progress is not None else None,
+        call=f"{client}.{call.number}",
     )
 
 

@@ -50,7 +50,7 @@ from ..transport.native import NativeEngine
 from ..transport.proxy import proxy_for
 from ..types.admission import Forecast
 from ..types.message import Message
-from ..types.records import Sink
+from ..types.records import ClientSink, Sink
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
@@ -64,7 +64,7 @@ from .reload import check_compiles, follow, open_source
 from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
 from .targets import Targets
-from .told import telling
+from .told import Said, given, telling
 
 if TYPE_CHECKING:
     from .builder import ClientBuilder
@@ -165,7 +165,7 @@ class AiClient:
             gates=config.gates,
             seed=seed,
             spent=spent_by,
-            emit=self._hooks.emit,
+            hooks=self._hooks,
         )
         if reloader is not None and config.reload_manifests_s is not None:
             following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
@@ -221,6 +221,7 @@ class AiClient:
         fault = self._reloader.fault if self._reloader is not None else None
         return Tree(
             actors=tuple(actors),
+            checks=self._health.views() if self._health is not None else (),
             open_calls=len(self._open),
             sink_failures=self._hooks.failures,
             overdue_leaves=self._supervisor.overdue_leaves,
@@ -337,13 +338,18 @@ class AiClient:
         return self._need_routes(routed).expand(models, terms.api, request, is_dry=is_dry)
 
     @contextmanager
-    def sink(self, sink: Sink) -> Iterator[None]:
+    def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
         """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
-        self._hooks.add(sink)
+        added = self._hooks.add(sink)
         try:
             yield
         finally:
-            self._hooks.remove(sink)
+            self._hooks.remove(added)
+
+    def tell(self, feedback: Said) -> None:
+        """Tell the sinks what somebody said of a reply: what a `FeedbackCollector` of this client delivers to."""
+        if self._hooks.on:
+            self._hooks.emit(given(feedback, with_content=self.config.record_content))
 
     def stats(self) -> dict[str, int]:
         """How the client's calls ended so far: `calls`, `open`, `ok`, `failed`, `cancelled`."""
@@ -385,7 +391,8 @@ class AiClient:
         self._calls += 1
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
-        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=terms.tenant)
+        tenant = terms.tenant and target.masked_name(terms.tenant)  # a key that names a tenant is in no record
+        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
         target = await self._targets.find(model, api)
@@ -518,7 +525,7 @@ class AiClient:
     # ---- what a call came to
 
     def _reply(self, call: Call, folding: Fold) -> ChatResponse:
-        return reply_of(call, folding)
+        return reply_of(call, folding, client=self.number)
 
     def _stats(self, call: Call, usage: Usage) -> CallStats:
         return stats_of(call, usage)

@@ -114,14 +114,16 @@ class Routes:
         )
 
     def learn(self, call: Call) -> None:
-        """Tell the arrays how long the call's attempts took to their first tokens."""
+        """Tell the arrays how long the call's attempts took to their first tokens, and which failed before one."""
         jobs: list[Job] = call.log
         for job in jobs:
             progress = job.progress
-            if progress.started_at is None or progress.first_token_at is None:
-                continue
             target: Target = job.call.target
             found = self._names.get(target.name)
-            if found is not None:
-                array, label = found
+            if found is None or progress.started_at is None:
+                continue
+            array, label = found
+            if progress.first_token_at is not None:
                 array.learn(label, progress.first_token_at - progress.started_at)
+            elif job.error is not None and job.error.fallbackable:  # not its caller's doing
+                array.learn_failure(label)

@@ -18,6 +18,7 @@ from ..protocol.loader import Catalog
 from ..protocol.manifest import Auth, Family, Manifest
 from ..protocol.trust import check_credential, fill, origin_of
 from ..transport.credentials import Credential, CredentialStore
+from ..wire.auth import holds_secret, secrets_of
 from ..wire.encode import Encoder, compile_encoder
 
 __all__ = ["Targets", "compile_family"]
@@ -107,6 +108,10 @@ class Targets:
                     declared=origin if declared is None else origin_of(declared),
                     base_url=origin if given_url is not None else None,
                     own=None if manifest.origin == "bundled" else self._catalog.own_keys(),
+                )
+            if holds_secret(ref.model_id, secrets_of(auth, credential.secret.reveal())):
+                raise CallerError(  # it would be in every record, log line and span
+                    f"the model's name holds the key of {manifest.id}: give the key as api_key", kind="bad_argument"
                 )
         return Target(
             manifest=manifest,

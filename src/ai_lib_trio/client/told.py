@@ -6,6 +6,8 @@ is outside of every policy, so exactly one `CallEnded` follows each `CallStarted
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import msgspec
 import trio
 
@@ -13,13 +15,50 @@ from ..actors.hooks import Hooks
 from ..actors.target import Target
 from ..errors import AiLibError
 from ..service import Batch, Call, Outlet, Service
-from ..types.records import CallContent, CallEnded, CallStarted
+from ..types.records import CallContent, CallEnded, CallStarted, FeedbackGiven
+from ..types.request import Request
 from ..types.response import Fold
 from ..types.stats import Outcome
 from ..types.usage import Usage
 from .account import answering_job, reply_of, stats_of
 
-__all__ = ["telling"]
+__all__ = ["Said", "given", "telling"]
+
+IDS_AND_NUMBERS = ("rejected_indices", "latency_to_select_ms", "candidate_hashes")  # of a choice; no words
+
+
+class Said(Protocol):
+    """A piece of feedback, as far as it is told: `telemetry.Feedback`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def call(self) -> str | None: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def comment(self) -> str | None: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+
+def given(said: Said, *, with_content: bool) -> FeedbackGiven:
+    """The record of a piece of feedback; its words only where records may have content."""
+    is_plain = said.value is None or isinstance(said.value, (bool, int, float))
+    metadata = said.metadata
+    if not with_content:
+        metadata = {key: metadata[key] for key in IDS_AND_NUMBERS if said.kind == "choice" and key in metadata}
+    return FeedbackGiven(
+        at_s=trio.current_time(),
+        kind=said.kind,
+        request_id=said.request_id,
+        call=said.call,
+        value=said.value if is_plain or with_content else None,
+        comment=said.comment if with_content else None,
+        metadata=metadata,
+    )
 
 
 class _Copying:
@@ -80,7 +119,6 @@ def telling(service: Service, hooks: Hooks, *, with_content: bool) -> Service:
 def _start(call: Call, now: float) -> CallStarted:
     target: Target = call.target
     request = call.request
-    name = target.manifest.metadata.get("gen_ai_provider")
     return CallStarted(
         at_s=now,
         call=call.number,
@@ -89,21 +127,25 @@ def _start(call: Call, now: float) -> CallStarted:
         ref=target.ref,
         stream=request.stream,
         tenant=call.tenant,
-        provider_name=name if isinstance(name, str) else "",
-        server=_server(target.key.origin),
+        provider_name=target.provider_name,
+        server=target.server,
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
         seed=request.seed,
         choices=request.n,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        output_type=_output_type(request),
     )
 
 
-def _server(origin: str) -> str:
-    scheme, _, host = origin.partition("://")
-    has_port = ":" in host.rpartition("]")[2]
-    return host if has_port else f"{host}:{80 if scheme == 'http' else 443}"
+def _output_type(request: Request) -> str | None:
+    """What the caller asked the answer to be; None where that was left open."""
+    if request.response_format is None:
+        return None
+    return "text" if request.response_format.mode == "text" else "json"
 
 
 def _end(call: Call, outcome: Outcome, error: AiLibError | None, started_at: float) -> CallEnded:
@@ -113,6 +155,7 @@ def _end(call: Call, outcome: Outcome, error: AiLibError | None, started_at: flo
     if usage is not None:
         usage = msgspec.structs.replace(usage, raw=None)
     stats = stats_of(call, usage or Usage())
+    target: Target = job.call.target if job is not None else call.target
     kind, code = (error.kind, error.code) if error is not None else (None, None)
     if outcome == "failed" and error is None:
         kind, code = "bug", "E9999"  # ours, or of a callable of the caller's that ran inside of the call
@@ -121,7 +164,7 @@ def _end(call: Call, outcome: Outcome, error: AiLibError | None, started_at: flo
         at_s=now,
         call=call.number,
         provider=stats.provider,
-        model=job.call.target.model if job is not None else call.target.model,
+        model=target.model,
         ref=stats.model,
         stream=call.request.stream,
         outcome=outcome,
@@ -142,5 +185,7 @@ def _end(call: Call, outcome: Outcome, error: AiLibError | None, started_at: flo
         response_id=progress.response_id if progress is not None else None,
         response_model=progress.response_model if progress is not None else None,
         finish_reason=progress.finish_reason if progress is not None else None,
+        provider_name=target.provider_name,
+        server=target.server,
         tenant=call.tenant,
     )

@@ -69,7 +69,7 @@ class ProviderGate:
         self._latencies: dict[str, deque[float]] = {}
         self._has_opened = False
         self._wake_at = math.inf
-        self._news: list[Record] = []
+        self._news: list[tuple[float, str, str]] = []  # when, of what, and what it is now
 
     @property
     def queued(self) -> int:
@@ -325,7 +325,7 @@ class ProviderGate:
         if state != self._told.get(of, "closed"):
             self._told[of] = state
             self._has_opened = self._has_opened or state == "open"
-            self._news.append(BreakerChanged(at_s=now, provider=self._provider, of=of, state=state))
+            self._news.append((now, of, state))
 
     def _limiter(self, model: str, now: float) -> Limiter:
         scope = "key" if self.rules.scope == "key" else model
@@ -343,10 +343,14 @@ class ProviderGate:
             return None
         return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
-    def news(self) -> list[Record]:
+    def news(self, *, is_wanted: bool = True) -> list[Record]:
         """See `service.Gate`."""
+        if not self._news:
+            return []
         news, self._news = self._news, []
-        return news
+        if not is_wanted:
+            return []
+        return [BreakerChanged(at_s=at, provider=self._provider, of=of, state=state) for at, of, state in news]
 
     def view(self, now: float) -> GateView:
         """See `service.Gate`."""

@@ -19,7 +19,7 @@ from ..errors import CallerError
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
 from ..service import Call, Outlet, Service
-from ..types.records import Record
+from ..types.records import Listeners
 from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
 from .budget import BudgetRules
@@ -164,7 +164,7 @@ class CallTerms(msgspec.Struct, frozen=True, kw_only=True):
 class ResilientExecutor:
     """Makes services for calls. `innermost` hands an attempt to its actor; `find` gives the target of a model's name.
 
-    `spent` gives what a call's attempts cost so far. `emit` is told what policies do, None where nobody listens.
+    `spent` gives what a call's attempts cost so far. `hooks` are told what policies do.
     """
 
     def __init__(
@@ -176,14 +176,14 @@ class ResilientExecutor:
         gates: Gates,
         seed: object,
         spent: Callable[[Call], float],
-        emit: Callable[[Record], None] | None = None,
+        hooks: Listeners | None = None,
     ) -> None:
         self.settings = settings
         self._innermost = reading_calls(innermost)
         self._find = find
         self._gates = gates
         self._spent = spent
-        self._emit = emit
+        self._hooks = hooks
         self._rules: dict[str, RetryRules] = {}
         self._chance = Chance(seed)
         self._usual: tuple[CallTerms, Service] | None = None  # the chain that was asked for last
@@ -196,7 +196,7 @@ class ResilientExecutor:
             return self._usual[1]
         steps = [self._step(None, terms)]
         steps += [self._step(model, terms) for model in terms.fallbacks]
-        chain = within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, emit=self._emit))
+        chain = within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, hooks=self._hooks))
         self._usual = terms, chain
         return chain
 
@@ -219,7 +219,7 @@ class ResilientExecutor:
         for ref, models in entrants:
             steps = [self._step(model, terms) for model in models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, emit=self._emit)))
+            members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
         return members
 
     def _step(self, model: str | None, terms: CallTerms) -> Step:
@@ -231,7 +231,7 @@ class ResilientExecutor:
 
         async def run(call: Call, outlet: Outlet) -> None:
             rules = self._rules_for(call.target, terms)
-            await retrying(attempt, rules, chance=self._chance, emit=self._emit)(call, outlet)
+            await retrying(attempt, rules, chance=self._chance, hooks=self._hooks)(call, outlet)
 
         return Step(model or "", enter, run, self._goes_on)
 

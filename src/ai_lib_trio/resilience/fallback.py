@@ -15,7 +15,7 @@ import trio
 from ..errors import AiLibError, CallerError
 from ..service import Call, Outlet, Service, send
 from ..types.events import FinalCandidate, Rerouted, StreamEnd
-from ..types.records import CallRerouted, Record
+from ..types.records import CallRerouted, Listeners
 from ..types.stats import Skipped
 from .delivery import Delivery
 from .failover import Splice
@@ -41,7 +41,7 @@ def falling_back(
     *,
     on: frozenset[str] = frozenset(),
     mid_stream: MidStream = "fail",
-    emit: Callable[[Record], None] | None = None,
+    hooks: Listeners | None = None,
 ) -> Service:
     """The first of the targets that answers. `on` are standard codes that also lead to the next one.
 
@@ -69,7 +69,7 @@ def falling_back(
                 continue
             ref = getattr(onward.target, "ref", step.ref)
             if failed is not None:
-                await _announce(call, delivery, failed, came_from, ref, mid_stream, emit)
+                await _announce(call, delivery, failed, came_from, ref, mid_stream, hooks)
                 if is_continuing and splice is not None:
                     onward = onward.copy(request=splice.continuing(onward.request))
             came_from = ref
@@ -130,11 +130,11 @@ async def _announce(
     came_from: str,
     to: str,
     mid_stream: MidStream,
-    emit: Callable[[Record], None] | None,
+    hooks: Listeners | None,
 ) -> None:
     reason = f"{failed.code} {failed.kind}"
-    if emit is not None:
-        emit(
+    if hooks is not None and hooks.on:
+        hooks.emit(
             CallRerouted(
                 at_s=trio.current_time(),
                 call=call.number,

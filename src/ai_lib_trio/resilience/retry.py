@@ -17,7 +17,7 @@ from ..errors import AiLibError
 from ..protocol.manifest import RetryPolicy
 from ..service import Call, Outlet, Service
 from ..types.events import Rerouted
-from ..types.records import CallRetried, Record
+from ..types.records import CallRetried, Listeners
 from ..types.stats import AttemptState
 from .backoff import Backoff
 from .delivery import Delivery
@@ -132,7 +132,7 @@ def retrying(
     rules: RetryRules,
     *,
     chance: Chance,
-    emit: Callable[[Record], None] | None = None,
+    hooks: Listeners | None = None,
 ) -> Service:
     """The service, tried again by the rules. Raises the error of the last attempt that was more than a refusal of
     ours."""
@@ -175,8 +175,8 @@ def retrying(
                 entry.verdict = "retried"
             reason = f"{error.code} {error.kind}"
             ref = getattr(call.target, "ref", "")
-            if emit is not None:
-                emit(
+            if hooks is not None and hooks.on:
+                hooks.emit(
                     CallRetried(
                         at_s=now,
                         call=call.number,

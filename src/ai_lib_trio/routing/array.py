@@ -17,6 +17,7 @@ from .strategies import Asked, Candidate, Strategy, round_robin
 
 __all__ = ["Endpoint", "ModelArray", "Router"]
 
+FAILING_FOR = 20  # calls of the array: at most one in so many is spent on looking whether an endpoint is back
 DECAY = 0.2  # of a new measurement: five replies outweigh all before them, and one outlier does not
 
 
@@ -71,6 +72,7 @@ class ModelArray:
             self._endpoints[label] = endpoint
         self._draining: set[str] = set()
         self._first_token_s: dict[str, float] = {}
+        self._failed_at: dict[str, int] = {}  # the array's turn when an endpoint's last attempt failed
         self._turns = 0
 
     @property
@@ -100,8 +102,17 @@ class ModelArray:
 
     def learn(self, endpoint: str, first_token_s: float) -> None:
         """A reply's first token took so long."""
+        self._failed_at.pop(endpoint, None)
         before = self._first_token_s.get(endpoint)
         self._first_token_s[endpoint] = first_token_s if before is None else before + DECAY * (first_token_s - before)
+
+    def learn_failure(self, endpoint: str) -> None:
+        """An attempt failed before its first token."""
+        self._failed_at[endpoint] = self._turns
+
+    def _is_failing(self, endpoint: str) -> bool:
+        failed_at = self._failed_at.get(endpoint)
+        return failed_at is not None and self._turns - failed_at < FAILING_FOR
 
     def rank(
         self,
@@ -115,21 +126,37 @@ class ModelArray:
         """The endpoints for a call, by name, the one to ask first first. `look` gives what is known of one now, None
         where the call cannot go there; with `is_dry` the next call gets the same turn.
 
-        Raises `AdmissionError` (kind `no_endpoint`) where all of them drain or the strategy wants none.
+        Raises `AdmissionError` (kind `no_endpoint`) where all of them drain or the strategy wants none, `CallerError`
+        where it gives something else than candidates, and what the strategy raises.
         """
         asked = Asked(request, self._turns, tokens, Random(f"{seed}/{self.name}/{self._turns}"))
         self._turns += not is_dry
         open_ones = [
-            candidate._replace(first_token_s=self._first_token_s.get(name))
+            candidate._replace(first_token_s=self._first_token_s.get(name), is_failing=self._is_failing(name))
             for name, endpoint in self._endpoints.items()
             if name not in self._draining and (candidate := look(name, endpoint)) is not None
         ]
-        ranked = self.strategy(open_ones, asked)
+        ranked = self._checked(self.strategy(open_ones, asked))
         order = sorted(ranked, key=lambda one: not one.is_well)
         if not order:
             why = "all of them drain" if not open_ones else "none of them fits the request"
             raise AdmissionError(f"@{self.name} has no endpoint for this call: {why}", kind="no_endpoint")
         return [one.name for one in order[: self.chain]]
+
+    def _checked(self, ranked: Sequence[Candidate]) -> Sequence[Candidate]:
+        """What a strategy gave, if it is some of this array's candidates, each once."""
+        if not isinstance(ranked, Sequence) or not all(isinstance(one, Candidate) for one in ranked):
+            got = type(ranked).__name__
+            raise CallerError(
+                f"the strategy of @{self.name} gives a list of candidates, got {got}", kind="bad_argument"
+            )
+        names = [one.name for one in ranked]
+        if len(set(names)) < len(names) or not self._endpoints.keys() >= set(names):
+            raise CallerError(
+                f"the strategy of @{self.name} gives each of its candidates once at most, got {', '.join(names)}",
+                kind="bad_argument",
+            )
+        return ranked
 
     def __repr__(self) -> str:
         return f"<ModelArray @{self.name}: {', '.join(self._endpoints)}>"

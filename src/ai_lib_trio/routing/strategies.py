@@ -40,7 +40,8 @@ class Candidate(NamedTuple):
 
     `facts` are the registry's, None for a model that nobody registered; `declared` is what its provider can do.
     `in_flight` and `queued` are its actor's own counts. `first_token_s` is a decaying average of what was measured,
-    None before the first reply. `is_well` is False while its breaker is open, its actor is down or its check failed.
+    None before the first reply; `is_failing` is True where its last attempt failed before one, not long ago. `is_well`
+    is False while its breaker is open, its actor is down or its check failed.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Candidate(NamedTuple):
     in_flight: int = 0
     queued: int = 0
     first_token_s: float | None = None
+    is_failing: bool = False
     is_well: bool = True
 
 
@@ -127,8 +129,15 @@ def best_quality(candidates: Sequence[Candidate], asked: Asked) -> Sequence[Cand
 
 
 def fastest(candidates: Sequence[Candidate], asked: Asked) -> Sequence[Candidate]:
-    """By the measured time to a first token. What was never measured comes first: it is measured by being asked."""
-    return sorted(candidates, key=lambda one: -1.0 if one.first_token_s is None else one.first_token_s)
+    """By the measured time to a first token. What was never measured comes first: it is measured by being asked. What
+    failed instead comes last, for the array's next twenty calls or until it has answered one."""
+
+    def key(one: Candidate) -> float:
+        if one.is_failing:
+            return math.inf
+        return -1.0 if one.first_token_s is None else one.first_token_s
+
+    return sorted(candidates, key=key)
 
 
 def least_busy(candidates: Sequence[Candidate], asked: Asked) -> Sequence[Candidate]:

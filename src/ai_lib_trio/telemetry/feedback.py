@@ -2,12 +2,16 @@
 
 Imports types. The rule that must stay true: nothing is gathered that the program did not hand over, and what is not
 taken in time is dropped and counted; a reply never waits for what somebody thinks of it.
+
+The specification has one feedback event, ChoiceSelection, and says that an id which is the client's own links it where
+there is no other (its v1/spec.yaml, telemetry; docs/telemetry.md has the link and the day). `choice` is that event,
+with its names; the other kinds are what reference runtimes have beside it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -16,7 +20,6 @@ from ..errors import CallerError
 
 __all__ = ["Feedback", "FeedbackCollector", "Kind"]
 
-# The kinds of the protocol's feedback events.
 Kind = Literal["rating", "thumbs", "choice", "correction", "regenerate", "custom"]
 
 
@@ -25,10 +28,13 @@ class _Reply(Protocol):
     def request_id(self) -> str | None: ...
     @property
     def response_id(self) -> str | None: ...
+    @property
+    def call(self) -> str: ...
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that was said. `request_id` is the provider's of the request, or, where a reply had none, its own id.
+    """One thing that was said. `request_id` is the provider's of the request, or, where a reply had none, the reply's
+    own id, or, where it had none either, `call`: the client's number, a dot, and the call's, as log lines have it.
 
     `value` by `kind`: `rating` a number, `thumbs` a bool (up), `choice` the index of the candidate that was taken,
     `correction` the text as it should have been, `regenerate` None, `custom` whatever the program means by it.
@@ -36,14 +42,16 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: Kind
     request_id: str
+    call: str | None = None
     value: Any = None
     comment: str | None = None
     metadata: dict[str, Any] = {}
 
 
 class FeedbackCollector:
-    """Takes feedback and hands it on. `deliver` gets each one at once and must not wait; without one, `drain` gives
-    what has gathered, `most` at a time at the most: of what comes beyond that the oldest is dropped.
+    """Takes feedback and hands it on. `deliver` gets each one at once and must not wait: `client.tell` makes it a
+    record for the client's sinks. Without one, `drain` gives what has gathered, `most` at a time at the most: of what
+    comes beyond that the oldest is dropped.
 
     `dropped` and `failures` count what was lost, and what `deliver` raised.
     """
@@ -67,9 +75,26 @@ class FeedbackCollector:
         """Good or not."""
         self._take("thumbs", of, up, comment)
 
-    def choice(self, of: _Reply | str, candidate: int) -> None:
-        """Which of several candidates was taken."""
-        self._take("choice", of, candidate, None)
+    def choice(
+        self,
+        of: _Reply | str,
+        chosen_index: int,
+        *,
+        rejected_indices: Sequence[int] = (),
+        latency_to_select_ms: int | None = None,
+        candidate_hashes: Sequence[str] = (),
+        ui_context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Which of several candidates was taken, counted from 0: the specification's ChoiceSelection. Hashes stand for
+        the candidates' text, so that it need not be sent."""
+        told = {
+            "rejected_indices": list(rejected_indices),
+            "latency_to_select_ms": latency_to_select_ms,
+            "candidate_hashes": list(candidate_hashes),
+            "ui_context": dict(ui_context or {}),
+        }
+        given = {name: value for name, value in told.items() if value or value == 0}
+        self._take("choice", of, chosen_index, None, given)
 
     def correction(self, of: _Reply | str, text: str, comment: str | None = None) -> None:
         """The text as it should have been."""
@@ -92,10 +117,13 @@ class FeedbackCollector:
     def _take(
         self, kind: Kind, of: _Reply | str, value: Any, comment: str | None, metadata: dict[str, Any] | None = None
     ) -> None:
-        request_id = of if isinstance(of, str) else of.request_id or of.response_id
+        call = None if isinstance(of, str) else of.call or None
+        request_id = of if isinstance(of, str) else of.request_id or of.response_id or call
         if not request_id:
-            raise CallerError("the reply has neither a request id nor one of its own", kind="bad_argument")
-        feedback = Feedback(kind=kind, request_id=request_id, value=value, comment=comment, metadata=metadata or {})
+            raise CallerError("feedback is of a reply of a client, or of a request id", kind="bad_argument")
+        feedback = Feedback(
+            kind=kind, request_id=request_id, call=call, value=value, comment=comment, metadata=metadata or {}
+        )
         if self._deliver is not None:
             try:
                 self._deliver(feedback)

@@ -65,6 +65,7 @@ class HealthChecker:
         elif isinstance(record, ActorRestarted):
             seen = self._of(record.provider)
             seen.deaths += 1
+            seen.breakers.clear()  # the next actor begins with new ones
             seen.has_failed = record.failed
         elif isinstance(record, HealthChanged):
             seen = self._of(record.provider)

@@ -1,7 +1,8 @@
 """Records become log lines, by the standard logging module: one line for each call, and one for each step at DEBUG.
 
 Imports types. The rule that must stay true: a line holds fields of a record and nothing else, so there is nothing in it
-to mask: no record holds a key, and none but `CallContent` (which is not logged) a word of prompt or reply.
+to mask: no record holds a key, and none but `CallContent` (which is not logged) a word of prompt or reply; the words of
+feedback are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from ..types.records import (
     CallContent,
     CallEnded,
     EventBatch,
+    FeedbackGiven,
     HealthChanged,
+    ManifestsChanged,
     Record,
     Sink,
 )
@@ -39,6 +42,8 @@ _SAID = {
     "ActorRestarted": "actor restarted",
     "BreakerChanged": "breaker",
     "HealthChanged": "health",
+    "FeedbackGiven": "feedback",
+    "ManifestsChanged": "manifests",
 }
 _LONGEST = 200  # of one field: ids and names come from outside
 
@@ -95,6 +100,10 @@ def _level(record: Record) -> int:
         return logging.WARNING
     if isinstance(record, HealthChanged):
         return logging.INFO if record.is_healthy else logging.WARNING
+    if isinstance(record, ManifestsChanged):
+        return logging.INFO if record.fault is None else logging.WARNING
+    if isinstance(record, FeedbackGiven):
+        return logging.INFO
     return logging.DEBUG
 
 
@@ -109,8 +118,10 @@ def _fields(record: Record, prefix: str) -> dict[str, Any]:
                 found.update((key, counts[key]) for key in counts if key != "raw" and counts[key] is not None)
         elif value is None or value == "" or name == "at_s":  # a line has a time of its own
             continue
+        elif name in ("comment", "metadata") or (name == "value" and not isinstance(value, (bool, int, float))):
+            continue  # of feedback: words
         elif name == "call":
-            found[name] = f"{prefix}{value}"
+            found[name] = value if isinstance(value, str) else f"{prefix}{value}"
         elif isinstance(value, float):
             found[name] = round(value, 6)
         elif isinstance(value, str):

@@ -20,6 +20,7 @@ from ..types.records import (
     CallRerouted,
     CallRetried,
     CallStarted,
+    FeedbackGiven,
     FirstToken,
     HealthChanged,
     Record,
@@ -57,6 +58,7 @@ class MetricsCollector:
         self._exposition = prometheus.exposition
         self._max_models = max_models
         self._models: set[tuple[str, str]] = set()
+        self._breakers: dict[str, set[str]] = {}
         one = ("provider", "model")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Any:
@@ -75,6 +77,7 @@ class MetricsCollector:
         self._tokens = counter("tokens", "Tokens of replies, as providers reported them.", (*one, "type"))
         self._cost = counter("cost", "What calls cost, as well as it is known.", (*one, "currency"))
         self._restarts = counter("actor_restarts", "Crashes of provider actors.", ("provider",))
+        self._feedback = counter("feedback", "What people said of replies.", ("kind", "value"))
         self._in_flight = gauge("calls_in_flight", "Calls that have not ended, by where they began.", one)
         self._breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.", ("provider", "of"))
         self._healthy = gauge("provider_healthy", "1 where the last declared check was met.", ("provider",))
@@ -139,8 +142,13 @@ class _OneClient:
         elif isinstance(record, BreakerChanged):
             name = record.of if record.of == "connection" else of.labels(record.provider, record.of)[1]
             of._breaker.labels(record.provider, name).set(BREAKER[record.state])
+            of._breakers.setdefault(record.provider, set()).add(name)
         elif isinstance(record, ActorRestarted):
             of._restarts.labels(record.provider).inc()
+            for name in of._breakers.pop(record.provider, ()):  # the next actor begins with new ones
+                of._breaker.labels(record.provider, name).set(0.0)
+        elif isinstance(record, FeedbackGiven):
+            of._feedback.labels(record.kind, _told(record)).inc()
         elif isinstance(record, HealthChanged):
             of._healthy.labels(record.provider).set(1.0 if record.is_healthy else 0.0)
 
@@ -175,3 +183,8 @@ class _OneClient:
         made = usage.output_tokens or 0
         if record.stream and record.outcome == "ok" and record.first_token_s is not None and made > 1:
             of._per_token_s.labels(*labels).observe((record.total_s - record.first_token_s) / (made - 1))
+
+
+def _told(record: FeedbackGiven) -> str:
+    """A thumb's direction; the values of the other kinds have no bound."""
+    return ("up" if record.value else "down") if record.kind == "thumbs" else ""

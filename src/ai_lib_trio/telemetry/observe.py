@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from ..errors import CallerError
-from ..types.records import CallEnded, EventBatch, Record, Sink
+from ..types.records import AttemptEnded, CallEnded, EventBatch, Record, Sink
 
 __all__ = ["Counted", "Meter", "Observed", "observe", "snapshots"]
 
@@ -34,6 +34,7 @@ class Counted(msgspec.Struct, kw_only=True):
     """What one provider's calls came to since the socket was opened. `cost` by currency."""
 
     calls: int = 0
+    attempts: int = 0
     failed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -77,6 +78,8 @@ class Meter:
             self._events[second] = self._events.get(second, 0) + record.events
             if len(self._events) > 2 * RATE_OVER_S:
                 self._events = {at: count for at, count in self._events.items() if at > second - RATE_OVER_S}
+        elif isinstance(record, AttemptEnded):
+            self.providers.setdefault(record.provider, Counted()).attempts += 1
         elif isinstance(record, CallEnded):
             seen = self.providers.setdefault(record.provider, Counted())
             seen.calls += 1
@@ -107,6 +110,8 @@ async def observe(client: _Client, path: str | Path, *, interval_s: float = 0.5)
     The socket is made with mode 0600; an old one at the path is replaced, where nobody listens at it, and anything else
     there is an error. It is removed when the block is left, and whoever looks is sent away.
     """
+    if not 0 < interval_s < float("inf"):
+        raise CallerError(f"interval_s is a number of seconds above 0, got {interval_s!r}", kind="bad_argument")
     if not hasattr(socket, "AF_UNIX"):
         raise CallerError("this system has no Unix sockets", kind="bad_argument")
     where = Path(path)

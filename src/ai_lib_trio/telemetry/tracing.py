@@ -3,10 +3,10 @@
 Imports types, and the OpenTelemetry API where a `Tracing` is made. The rule that must stay true: each call has one
 span, a child of whatever span its caller was in, and each attempt one span below it; they end when a record says so.
 
-Names are those of the conventions 1.44.0 (status: development), read on 2026-11-22 in the package
-opentelemetry-semantic-conventions 0.66b2 and at https://opentelemetry.io/docs/specs/semconv/gen-ai/. Of names there is
-one set: `OTEL_SEMCONV_STABILITY_OPT_IN` changes nothing, since nothing older was ever sent. What the conventions have
-no name for begins with `ailib.`.
+Names are those of the conventions 1.44.0 (status: development), in the package opentelemetry-semantic-conventions
+0.66b2, read on 2026-11-28 at https://opentelemetry.io/docs/specs/semconv/gen-ai/ and in their repository. Of names
+there is one set: `OTEL_SEMCONV_STABILITY_OPT_IN` changes nothing, since nothing older was ever sent. What the
+conventions have no name for begins with `ailib.`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CODES, CallerError
-from ..types.message import Message, TextBlock, ToolResultBlock, ToolUseBlock
+from ..types.message import Message, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 from ..types.records import (
     AttemptEnded,
     AttemptStarted,
@@ -137,7 +137,10 @@ class _OneClient:
             "gen_ai.request.top_k": None if record.top_k is None else float(record.top_k),
             "gen_ai.request.seed": record.seed,
             "gen_ai.request.choice.count": None if record.choices == 1 else record.choices,
-            "gen_ai.request.stream": record.stream,
+            "gen_ai.request.stream": record.stream or None,  # only of a streaming one, say the conventions
+            "gen_ai.request.presence_penalty": record.presence_penalty,
+            "gen_ai.request.frequency_penalty": record.frequency_penalty,
+            "gen_ai.output.type": record.output_type,
             "ailib.tenant": record.tenant or None,
             **_server(record.server),
         }
@@ -173,15 +176,14 @@ class _OneClient:
         span.set_attributes(_said(attributes))
         self._fail(span, record)
         span.end()
-        self._measure(record, start)
+        self._measure(record)
 
-    def _measure(self, record: CallEnded, start: CallStarted) -> None:
-        is_same = record.provider == start.provider  # a call that went elsewhere is counted where it was answered
-        labels = {
+    def _measure(self, record: CallEnded) -> None:
+        labels = {  # a call that went elsewhere is counted where it was answered
             "gen_ai.operation.name": OPERATION,
-            "gen_ai.provider.name": (start.provider_name if is_same else "") or record.provider,
+            "gen_ai.provider.name": record.provider_name or record.provider,
             "gen_ai.request.model": record.model,
-            **(_server(start.server) if is_same else {}),
+            **_server(record.server),
         }
         if record.response_model is not None and record.outcome == "ok":
             labels["gen_ai.response.model"] = record.response_model
@@ -219,13 +221,12 @@ class _OneClient:
         found = self._calls.get(record.call)
         if found is None:
             return
-        span, start = found
-        is_same = record.provider == start.provider
+        span, _ = found
         attributes: dict[str, Any] = {
-            "gen_ai.provider.name": (start.provider_name if is_same else "") or record.provider,
+            "gen_ai.provider.name": record.provider_name or record.provider,
             "gen_ai.request.model": record.model,
             "ailib.attempt": record.attempt,
-            **(_server(start.server) if is_same else {}),
+            **_server(record.server),
         }
         self._attempts[record.call, record.attempt] = self._of.tracer.start_span(
             f"attempt {record.model}",
@@ -296,6 +297,8 @@ def _parts(message: Message) -> list[dict[str, Any]]:
     for block in message.content:
         if isinstance(block, TextBlock):
             parts.append({"type": "text", "content": block.text})
+        elif isinstance(block, ThinkingBlock):
+            parts.append({"type": "reasoning", "content": block.text})
         elif isinstance(block, ToolUseBlock):
             parts.append({"type": "tool_call", "id": block.id, "name": block.name, "arguments": block.input})
         elif isinstance(block, ToolResultBlock):

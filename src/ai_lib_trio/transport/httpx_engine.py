@@ -152,14 +152,20 @@ class HttpxEngine:
 
         if self._ssl_context is None:
             self._ssl_context = default_context() if is_tls else _no_tls()
-        return httpx.AsyncHTTPTransport(
-            verify=self._ssl_context,
-            trust_env=False,
-            http1=True,
-            http2=False,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S),
-            proxy=self._proxy,
-        )
+        try:
+            return httpx.AsyncHTTPTransport(
+                verify=self._ssl_context,
+                trust_env=False,
+                http1=True,
+                http2=False,
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S),
+                proxy=self._proxy,
+            )
+        except (ValueError, ImportError) as exc:  # the environment names no proxy, or one of a kind that is not there
+            scheme = "no scheme" if "://" not in (proxy := self._proxy or "") else proxy.partition("://")[0][:20]
+            raise CallerError(
+                f"expected a proxy such as http://host:port in the environment, got {scheme}", kind="bad_argument"
+            ) from exc
 
     async def _lease(self, *, is_tls: bool) -> _Lease:
         now = time.monotonic()

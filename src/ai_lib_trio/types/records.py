@@ -16,7 +16,7 @@ exactly one `AttemptEnded` before it, whatever became of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -38,6 +38,7 @@ __all__ = [
     "CallStarted",
     "ClientSink",
     "EventBatch",
+    "FeedbackGiven",
     "FirstToken",
     "HealthChanged",
     "ManifestsChanged",
@@ -54,7 +55,7 @@ class CallStarted(_Record, frozen=True):
     """A caller asked. `model` is the wire's id; what was not asked for is None.
 
     `provider_name` is what the provider is called in telemetry, where that is not its id; `server` is where its
-    requests go, as `host:port`.
+    requests go, as `host:port`. `output_type` is `text` or `json`, where the caller asked for one.
     """
 
     call: int
@@ -71,15 +72,21 @@ class CallStarted(_Record, frozen=True):
     top_k: int | None = None
     seed: int | None = None
     choices: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    output_type: str | None = None
 
 
 class CallQueued(_Record, frozen=True):
-    """An attempt entered a provider actor's docket."""
+    """An attempt entered a provider actor's docket. `provider_name` and `server` as in `CallStarted`: an attempt may go
+    elsewhere than its call began."""
 
     call: int
     attempt: int
     provider: str
     model: str
+    provider_name: str = ""
+    server: str = ""
 
 
 class CallAdmitted(_Record, frozen=True):
@@ -167,7 +174,7 @@ class CallRerouted(_Record, frozen=True):
 
 
 class CallEnded(_Record, frozen=True):
-    """The call is over. `provider` and `model` are of the attempt that answered, or of the last one.
+    """The call is over. `provider`, `model` and `server` are of the attempt that answered, or of the last one.
 
     `usage` is the answering attempt's, `cost` the sum over all attempts, as `CallStats` has them. `total_s` counts from
     the call's start, `first_token_s` from its first queueing.
@@ -196,6 +203,8 @@ class CallEnded(_Record, frozen=True):
     response_id: str | None = None
     response_model: str | None = None
     finish_reason: str | None = None
+    provider_name: str = ""
+    server: str = ""
     tenant: str = ""
 
 
@@ -205,6 +214,21 @@ class CallContent(_Record, frozen=True):
     call: int
     messages: tuple[Message, ...]
     reply: Message | None = None
+
+
+class FeedbackGiven(_Record, frozen=True):
+    """What somebody said of a reply, as the program handed it over. `request_id` links it to the reply; `call` is the
+    call, as log lines name it, where that is known.
+
+    `value` is a number or a bool; words, comments and metadata are in it only where `Config.record_content` is on.
+    """
+
+    kind: str
+    request_id: str
+    call: str | None = None
+    value: Any = None
+    comment: str | None = None
+    metadata: dict[str, Any] = {}
 
 
 class ActorRestarted(_Record, frozen=True):
@@ -251,6 +275,7 @@ Record = (
     | CallRerouted
     | CallEnded
     | CallContent
+    | FeedbackGiven
     | ActorRestarted
     | BreakerChanged
     | HealthChanged
@@ -271,3 +296,12 @@ class ClientSink(Protocol):
         ...
 
     def __call__(self, record: Record) -> None: ...
+
+
+class Listeners(Protocol):
+    """Whoever listens, as those who have something to tell see them: ask `on` before building a record."""
+
+    @property
+    def on(self) -> bool: ...
+
+    def emit(self, record: Record) -> None: ...

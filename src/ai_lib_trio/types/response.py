@@ -84,7 +84,8 @@ class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     """A whole reply.
 
     `finish_reason` is None for a partial fold. `usage` fields that were not reported are None. `raw` is the decoded
-    body of a reply that was not streamed. `message` is the assistant's message to append for the next turn.
+    body of a reply that was not streamed. `message` is the assistant's message to append for the next turn. `call` is
+    the client's number, a dot, and the call's, as log lines name it; empty for a fold of one's own.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -95,6 +96,7 @@ class ChatResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     dialect: str | None = None
     raw: Any = None
+    call: str = ""
 
     @property
     def first(self) -> Candidate:
@@ -348,6 +350,7 @@ class Fold:
         headers: Mapping[str, str] | None = None,
         dialect: str | None = None,
         raw: Any = None,
+        call: str = "",
     ) -> ChatResponse:
         """The reply so far. Calls whose arguments are not complete are left out."""
         candidates = tuple(self._closed(index) for index in sorted(self._candidates))
@@ -364,6 +367,7 @@ class Fold:
             headers=dict(headers or {}),
             dialect=dialect,
             raw=raw,
+            call=call,
         )
 
     def _closed(self, index: int) -> Candidate:

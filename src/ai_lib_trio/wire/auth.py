@@ -14,7 +14,19 @@ from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
 from .sign import key_pair, sign
 
-__all__ = ["Attached", "Pairs", "attach", "authorise", "check_header", "merge_headers", "secrets_of", "signature"]
+__all__ = [
+    "Attached",
+    "Pairs",
+    "attach",
+    "authorise",
+    "check_header",
+    "holds_secret",
+    "merge_headers",
+    "secrets_of",
+    "signature",
+]
+
+LEAST_SECRET = 12  # characters; keys have twenty and more
 
 Pairs = list[tuple[str, str]]
 
@@ -94,6 +106,12 @@ def secrets_of(auth: Auth, secret: str | None) -> tuple[str, ...]:
         return ()
     pair = key_pair(secret) if auth.chain is not None else None
     return (secret,) if pair is None else (secret, pair.secret, *([pair.session] if pair.session else []))
+
+
+def holds_secret(text: str, secrets: Iterable[str]) -> bool:
+    """Whether one of the secrets stands in the text. Words that stand in for a key where none is needed do not count:
+    `none`, `not-needed` and their like are short, and parts of other names."""
+    return any(len(secret) >= LEAST_SECRET and secret in text for secret in secrets)
 
 
 def merge_headers(under: Iterable[tuple[str, str]], over: Iterable[tuple[str, str]]) -> Pairs:
