@@ -529,6 +529,77 @@ class OllamaGenerate(OllamaChat):
                 self.reason, self.usage = line.done_reason, line
 
 
+class Token(msgspec.Struct):
+    text: str = ""
+    special: bool = False
+
+
+class Details(msgspec.Struct):
+    finish_reason: str | None = None
+    input_length: int | None = None
+    generated_tokens: int | None = None
+
+
+class Generated(msgspec.Struct):
+    token: Token
+    details: Details | None = None
+
+
+class TextGeneration(Reply):
+    finish: ClassVar[dict[str, Any]] = {"eos_token": "end_turn", "length": "max_tokens"}
+    decode = msgspec.json.Decoder(Generated).decode
+
+    def counted(self) -> tuple[int | None, int | None]:
+        return self.usage.input_length, self.usage.generated_tokens
+
+    def frames(self, frames: list[Any], add: Callable[[StreamingEvent], None]) -> None:
+        decode = self.decode
+        for frame in frames:
+            generated = decode(frame)
+            token = generated.token
+            if token.text and not token.special:
+                add(PartialContentDelta(token.text))
+            if generated.details is not None:
+                self.usage, self.reason = generated.details, generated.details.finish_reason
+
+
+class WenxinCall(msgspec.Struct):
+    thoughts: str | None = None
+    arguments: str | None = None
+
+
+class WenxinFrame(msgspec.Struct):
+    id: str | None = None
+    result: str | None = None
+    function_call: WenxinCall | None = None
+    is_end: bool = False
+    is_truncated: bool = False
+    finish_reason: str | None = None
+    usage: Counted | None = None
+
+
+class WenxinChat(Reply):
+    finish: ClassVar[dict[str, Any]] = {"normal": "end_turn", "length": "max_tokens", "function_call": "tool_use"}
+    decode = msgspec.json.Decoder(WenxinFrame).decode
+
+    def frames(self, frames: list[Any], add: Callable[[StreamingEvent], None]) -> None:
+        decode = self.decode
+        for frame in frames:
+            part = decode(frame)
+            if self.id is None:
+                self.id = part.id
+            call = part.function_call
+            if call is not None:
+                if call.thoughts:
+                    add(ThinkingDelta(call.thoughts))
+                add(PartialToolCall(call.arguments or ""))
+            if part.result:
+                add(PartialContentDelta(part.result))
+            if part.usage is not None:
+                self.usage = part.usage
+            self.reason = part.finish_reason or ("length" if part.is_truncated else self.reason)
+
+
 BY_HAND: dict[str, type[Reply]] = {
     "chat_completions": ChatCompletions,
     "responses": Responses,
@@ -540,4 +611,6 @@ BY_HAND: dict[str, type[Reply]] = {
     "ollama_chat": OllamaChat,
     "ollama_generate": OllamaGenerate,
     "completions": Completions,
+    "text_generation": TextGeneration,
+    "wenxin_chat": WenxinChat,
 }

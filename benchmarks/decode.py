@@ -71,6 +71,18 @@ def _ollama(said: str, more: str = '"done":false') -> str:
     return f'{{"model":"a-model","created_at":"2026-11-22T20:26:46.294874Z",{said},{more}}}'
 
 
+def _wenxin(text: str, number: int, more: str) -> str:
+    return (
+        f'{{"id":"as-0123456789","object":"chat.completion","created":1763800000,"sentence_id":{number},{more},'
+        f'"result":"{text}","need_clear_history":false,'
+        f'"usage":{{"prompt_tokens":2,"completion_tokens":{number + 9},"total_tokens":{number + 11}}}}}'
+    )
+
+
+def _generation(token: str, whole: str, details: str) -> str:
+    return f'{{"index":7,"token":{{{token},"logprob":-0.2873535}},"generated_text":{whole},"details":{details}}}'
+
+
 _ENDED = '"done_reason":"stop","done":true,"total_duration":1897385625,"prompt_eval_count":17,"eval_count":50'
 _ITEM = "msg_0123456789abcdef0123456789abcdef0123456789abcdef"
 _RESPONSE = (
@@ -158,6 +170,24 @@ SHAPES = {
     ),
     "ollama_generate": Shape("ndjson", (), _ollama('"response":"%s"'), (_ollama('"response":""', _ENDED),)),
     "completions": Shape("sse", (), _completion("%s"), (_completion("", '"stop"'), "[DONE]")),
+    "text_generation": Shape(
+        "sse",
+        (),
+        _generation('"id":450,"text":"%s","special":false', "null", "null"),
+        (
+            _generation(
+                '"id":2,"text":"</s>","special":true',
+                '"The whole text once more."',
+                '{"finish_reason":"eos_token","generated_tokens":20,"input_length":8,"seed":null}',
+            ),
+        ),
+    ),
+    "wenxin_chat": Shape(
+        "sse",
+        (),
+        _wenxin("%s", 1, '"is_end":false,"is_truncated":false'),
+        (_wenxin("", 2, '"is_end":true,"is_truncated":false,"finish_reason":"normal"'),),
+    ),
 }  # fmt: skip
 
 

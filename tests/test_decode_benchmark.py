@@ -16,7 +16,8 @@ from benchmarks.decode import SHAPES, measure
 
 
 def test_every_dialect_is_measured() -> None:
-    assert sorted(SHAPES) == sorted(BY_HAND) == sorted(Catalog.open().dialects())
+    streamed = set(Catalog.open().dialects()) - {"predictions"}  # whose replies are never a stream
+    assert set(SHAPES) == set(BY_HAND) == streamed
 
 
 @pytest.mark.parametrize("dialect", SHAPES)
