@@ -309,7 +309,10 @@ class Connection:
         self.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
+            # A cancelled exchange ends with its connection: the server sees it go in the turn that cancels, and not
+            # when all tasks that were cancelled with this one have been unwound.
             self.task = None
+            self.close()
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
