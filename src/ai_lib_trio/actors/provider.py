@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import trio
 
@@ -27,6 +29,8 @@ from .hooks import Hooks
 from .job import Docket, Job
 
 __all__ = ["ProviderActor"]
+
+T = TypeVar("T")
 
 
 class ProviderActor:
@@ -70,10 +74,7 @@ class ProviderActor:
         """The caller of a job that waits has left. Called by the supervisor."""
         ticket = self._tickets.pop(job, None)
         if ticket is not None:
-            try:
-                self.gate.withdraw(ticket, trio.current_time())
-            except Exception as exc:  # a bug of the gate ends the actor, not whoever left
-                self._fault(exc)
+            self._at_gate(self.gate.withdraw, ticket, trio.current_time())
             self._wake()  # it may have been the one that the others waited behind
 
     async def run(self) -> None:
@@ -117,10 +118,15 @@ class ProviderActor:
         if self._crash is not None:
             raise self._crash
 
-    def _fault(self, exc: Exception) -> None:
-        """What failed in another task's turn is the actor's own: its loop raises it in the next turn."""
-        self._crash = exc
-        self._wake()
+    def _at_gate(self, ask: Callable[..., T], *arguments: Any) -> T | None:
+        """Ask the gate in another task's turn. What fails there is a fault of the actor, never of whoever asked: its
+        loop raises it in the next turn."""
+        try:
+            return ask(*arguments)
+        except Exception as exc:  # a bug of the gate ends this actor, and its supervisor sees to the rest
+            self._crash = exc
+            self._wake()
+            return None
 
     def _wake(self) -> None:
         """Let the loop take a turn: a word without a job, where it waits."""
@@ -172,11 +178,7 @@ class ProviderActor:
             return False
         now = job.progress.queued_at
         ticket = _ticket(job)
-        try:
-            if not self.gate.pass_nowait(ticket, now):
-                return False
-        except Exception as exc:  # a bug of the gate ends the actor, and the call with it
-            self._fault(exc)
+        if not self._at_gate(self.gate.pass_nowait, ticket, now):
             return False
         self._let_in(job, ticket, now)
         return True
@@ -223,10 +225,7 @@ class ProviderActor:
     def learnt(self, job: Job, seen: LimitsSeen) -> None:
         """The reply to a job told its limits."""
         assert job.ticket is not None
-        try:
-            self.gate.learnt(job.ticket, seen, trio.current_time())
-        except Exception as exc:  # a bug of the gate ends the actor
-            self._fault(exc)
+        self._at_gate(self.gate.learnt, job.ticket, seen, trio.current_time())
 
     def release(self, job: Job) -> None:
         """Give a settled job's permit back, and tell the gate how it went."""
@@ -246,14 +245,11 @@ class ProviderActor:
             first_token_s=None if first is None else first - start,
             usage=progress.usage,
         )
-        try:
-            self.gate.ended(ticket, ending, now)
-            if not self._tickets:
-                self._tell_news()
-        except Exception as exc:  # a bug of the gate ends the actor; the call has its answer
-            self._fault(exc)
+        self._at_gate(self.gate.ended, ticket, ending, now)
         if self._tickets:
             self._wake()
+        else:
+            self._at_gate(self._tell_news)
 
 
 def _ticket(job: Job) -> Ticket:
