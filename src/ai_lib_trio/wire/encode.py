@@ -330,7 +330,7 @@ def _fill(path: Any, model: str) -> str:
     if any(part in ("", ".", "..") for part in model.split("/")):
         raise _refuse(f"expected a model id without empty or dot segments, got {short(model)}")
     try:
-        one, kept = quote(model, safe=""), quote(model, safe="/")
+        one, kept = quote(model, safe="@"), quote(model, safe="/@")  # `@` stands in paths as it is, before a version
     except UnicodeEncodeError as error:
         raise _refuse("expected a model id of whole characters, got half of a surrogate pair") from error
     return path.replace("{model}", one).replace("{+model}", kept)
