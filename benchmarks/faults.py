@@ -615,8 +615,8 @@ def markdown(rows: Sequence[Row], peers: dict[str, dict[str, str]]) -> str:
 async def measure(only: str | None, names: Sequence[str], folder: str) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """Every row for ours, every cell for the peers."""
     rows: list[Row] = []
-    # What is loaded and compiled on first use is not what a fault is measured by: on a busy machine it takes longer than
-    # a deadline here.
+    # What is loaded and compiled on first use is not what a fault is measured by: on a busy machine it takes as long as
+    # a whole deadline.
     await play(Fault("none", ("ok",), plain(faults=[Encoded("gzip")])), folder)
     peers = [Peer(name, folder) for name in names]
     cells: dict[str, dict[str, str]] = {f"{PEERS[peer.name]} {peer.version}": {} for peer in peers}

@@ -167,8 +167,6 @@ class ProviderActor:
             self._let_in(job, ticket, now)
             if job.word is not None:
                 job.word.set()
-            if job.handover is not None:
-                job.handover.cancel()
         self._tell_news()
 
     def take_nowait(self, job: Job) -> bool:
