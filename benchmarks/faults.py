@@ -331,6 +331,10 @@ async def cancelled_caller(sim: Simulator, folder: str) -> Result:
 
 async def crashed_actor(sim: Simulator, folder: str) -> Result:
     """The provider's actor dies by a bug of its own loop, in the middle of a call; the next call works."""
+
+    def broken() -> None:
+        raise RuntimeError("a bug of the actor's own")
+
     began = time.perf_counter()
     text, outcome, note = "", "ok", ""
     async with client_at(sim.base_url(PROVIDER), folder) as client:
@@ -340,7 +344,7 @@ async def crashed_actor(sim: Simulator, folder: str) -> Result:
                     text += getattr(event, "content", "")
                     slot = next(iter(client._supervisor.slots.values()))
                     if slot.actor is not None and text.count(" ") == 1:
-                        slot.actor.gate = None  # its next turn raises
+                        slot.actor._empty_inbox = broken  # its next turn raises
                         slot.actor._wake()
         except AiLibError as exc:
             outcome, note = exc.kind, f"{exc.code} {exc.name}"
