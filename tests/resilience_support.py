@@ -91,7 +91,7 @@ class Script:
                         await outlet.wait_room()
             entry.is_settled = True
         finally:
-            # Closing a connection takes a few turns of the scheduler, shielded, as a session's end does.
+            # Closing a connection takes a few turns of the scheduler, shielded, as an exchange's end does.
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.checkpoint()
             if not entry.is_settled:

@@ -1,4 +1,4 @@
-"""Whose fault is whose: crashes of actors, bugs of sessions, restarts, giving up, escalation."""
+"""Whose fault is whose: crashes of actors, bugs of exchanges, restarts, giving up, escalation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import AdmissionError, AiClient, AiLibError, InternalError
+from ai_lib_trio.actors.supervisor import RESTART_PAUSE_S
+from ai_lib_trio.errors import TransportError
 from ai_lib_trio.testing import Head, Hold, Quiescence, ScriptedTransport, Stall, Step
 from client_support import MODEL, OTHER_MODEL, Recorder, echo, prompt_of, scripted_client, streamed
 
@@ -182,6 +184,79 @@ async def test_jobs_that_come_while_an_actor_is_restarting_are_served(
         assert 0 < trio.current_time() - began < 1
 
 
+async def test_those_who_came_while_an_actor_was_restarting_are_before_whoever_comes_as_it_starts(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    async with scripted_client(ScriptedTransport(stalls_when_told), max_inflight=4) as client:
+        said: dict[str, Any] = {}
+        await outcome_of(client, "first", said)
+        crash(client)
+        await wait_all_tasks_blocked()
+        [slot] = client._supervisor.slots.values()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(outcome_of, client, "stall", said)
+            await wait_all_tasks_blocked()
+            await trio.sleep(RESTART_PAUSE_S)
+            while slot.actor is None or not slot.actor._is_waiting:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(outcome_of, client, "late", said)
+            await wait_all_tasks_blocked()
+            [actor] = client.tree().actors
+            assert [(view.call, view.phase) for view in actor.calls if view.phase == "queued"] == [(6, "queued")]
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_engine_is_closed_though_one_of_its_exchanges_does_not_end(autojump_clock: MockClock) -> None:
+    """Closing it is what ends such an exchange, too. It is counted, so quiescence is not asked."""
+
+    class Engine:
+        def __init__(self) -> None:
+            self.closed = trio.Event()
+
+        async def exchange(self, request: Any, sink: Any) -> None:
+            with trio.move_on_after(60, shield=True):
+                await self.closed.wait()
+            raise TransportError("closed", kind="reset")
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+            self.closed.set()
+
+    engines: list[Engine] = []
+
+    def factory(origin: str) -> Engine:
+        engines.append(Engine())
+        return engines[-1]
+
+    said: dict[str, Any] = {}
+    async with trio.open_nursery() as others:
+        async with scripted_client(factory, shutdown_grace_s=0) as client:
+            others.start_soon(outcome_of, client, "x", said)
+            await wait_all_tasks_blocked()
+        assert [engine.closed.is_set() for engine in engines] == [True]
+        assert client.tree().overdue_leaves == 1
+        client._supervisor.overdue_leaves = 0  # seen: quiescence of the tests that follow asks every client that lives
+    assert said["x"].kind == "client_closed"
+
+
+async def test_a_call_that_comes_while_the_clients_surroundings_are_cancelled_is_told_so(
+    quiescence: Quiescence,
+) -> None:
+    """Actors are ended with what is around the client's block, and the block may go on for a while."""
+    said: dict[str, Any] = {}
+    async with trio.open_nursery() as others:
+        with trio.CancelScope() as around:
+            async with scripted_client(ScriptedTransport(echo)) as client:
+                await outcome_of(client, "first", said)
+                around.cancel()
+                with trio.CancelScope(shield=True):
+                    await wait_all_tasks_blocked()
+                    others.start_soon(outcome_of, client, "late", said)
+                    await wait_all_tasks_blocked()
+                assert said["late"].kind == "client_closed"
+
+
 async def test_more_than_three_deaths_in_a_minute_mark_the_provider_failed_and_others_go_on(
     quiescence: Quiescence, autojump_clock: MockClock
 ) -> None:
@@ -225,7 +300,7 @@ async def test_deaths_that_are_far_apart_do_not_add_up(quiescence: Quiescence, a
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_bug_in_a_session_ends_that_call_and_nothing_else(quiescence: Quiescence, streams: bool) -> None:
+async def test_a_bug_in_an_exchange_ends_that_call_and_nothing_else(quiescence: Quiescence, streams: bool) -> None:
     """An engine that raises what it must not is a bug: kind `bug`, the cause kept, the actor unharmed."""
     bug = RuntimeError("in an engine")
     release = trio.Event()

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -18,7 +19,7 @@ from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Data, Head, Hold, ScriptedTransport, Step
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.records import ManifestsChanged
-from client_support import SSE, delta, finish, frame, whole
+from client_support import SSE, delta, finish, frame, refused, whole
 
 ACME = """\
 id: acme
@@ -153,6 +154,21 @@ async def test_a_change_that_means_the_same_keeps_the_actor_and_what_it_has_lear
         assert change.retired == ()
         await client.chat("hi").execute()
         assert list(client._supervisor.slots.values()) == [before]
+
+
+async def test_a_changed_retry_policy_counts_from_the_next_call_on(files: Files) -> None:
+    transport = ScriptedTransport(lambda request: refused(503))
+    config = msgspec.structs.replace(files.config(transport), resilience=Resilience(breaker="off"))
+    policy = "retry_policy: {strategy: fixed_delay, max_retries: %d, min_delay_ms: 0, max_delay_ms: 0}\n"
+    files.write(at("/one") + policy % 1)
+    async with open_client("acme/m", manifests=files.path, config=config) as client:
+        for retries in (1, 0, 2):
+            if retries != 1:
+                await files.write_and_wait(at("/one") + policy % retries)
+            before = len(transport.asked)
+            with pytest.raises(AiLibError):
+                await client.chat("hi").execute()
+            assert len(transport.asked) - before == 1 + retries
 
 
 async def test_another_origin_is_another_actor(files: Files) -> None:

@@ -298,3 +298,16 @@ async def test_a_sink_for_several_clients_may_be_added_for_a_while(
         assert client.tree().sink_failures == 0
         assert not client._hooks.on
     assert b'ailib_calls_total{code="",model="a-model",outcome="ok",provider="openai"} 1.0' in collector.exposition()[0]
+
+
+async def test_a_sink_that_was_added_twice_is_taken_away_once_at_a_time(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    sink = Recorder()
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        with client.sink(sink):
+            with client.sink(sink):
+                pass
+            await whole_call(client)
+        assert "CallEnded" in sink.names()
+        assert not client._hooks.on

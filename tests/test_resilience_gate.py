@@ -263,6 +263,21 @@ def test_a_model_that_is_held_does_not_hold_another() -> None:
     assert first.number == 2
 
 
+def test_a_call_that_went_while_nobody_waited_earns_its_tenant_nothing_when_it_used_less_than_was_thought() -> None:
+    gate = gate_of(max_inflight=4)
+    early = [ticket(number, tenant="a", tokens=4000) for number in range(4)]
+    assert gate.pass_nowait(early[0], 0.0)
+    for one in early[1:]:
+        assert gate.offer(one, 0.0) is None
+    assert admitted(gate, 0.0) == [1, 2, 3]
+    for number, tenant in ((10, "a"), (11, "a"), (12, "b"), (13, "b")):
+        assert gate.offer(ticket(number, tenant=tenant, tokens=100), 1.0) is None
+    used = Ending(None, "complete", usage=Usage(input_tokens=10, output_tokens=10))
+    for one in early:
+        gate.ended(one, used, 2.0)
+    assert admitted(gate, 2.0) == [10, 12, 11, 13]  # by turns
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 8), min_size=2, max_size=5),

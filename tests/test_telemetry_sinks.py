@@ -423,7 +423,7 @@ async def test_a_streamed_call_in_another_task_has_its_openers_span_as_parent(au
 async def test_what_runs_inside_of_an_attempt_sees_the_callers_span(autojump_clock: MockClock) -> None:
     traced, seen = Traced(), []
 
-    def reply(request: WireRequest) -> Any:  # in a session of the actor, tasks away from the caller
+    def reply(request: WireRequest) -> Any:  # inside the exchange, below every policy
         seen.append(trace.get_current_span())
         return echo(request)
 

@@ -200,9 +200,22 @@ class FoldOutlet:
 
 
 class Ticket:
-    """One attempt at a gate, made by the actor: `item` is its job. `marks` are the gate's own notes."""
+    """One attempt at a gate, made by the actor: `item` is its job. `marks` are the gate's own notes, `account` its
+    queue's."""
 
-    __slots__ = ("arrived", "attempt", "deadline", "is_retry", "item", "marks", "model", "number", "tenant", "tokens")
+    __slots__ = (
+        "account",
+        "arrived",
+        "attempt",
+        "deadline",
+        "is_retry",
+        "item",
+        "marks",
+        "model",
+        "number",
+        "tenant",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -227,6 +240,7 @@ class Ticket:
         self.is_retry = is_retry
         self.item = item
         self.marks: Any = None
+        self.account: Any = None
 
     def __repr__(self) -> str:
         return f"<Ticket {self.number}.{self.attempt} {self.model} tenant {self.tenant!r} {self.tokens} tokens>"

@@ -37,9 +37,11 @@ class Hooks:
         return own
 
     def remove(self, sink: Sink) -> None:
-        """Take away what `add` gave."""
-        self._sinks = tuple(one for one in self._sinks if one is not sink)
-        self.on = bool(self._sinks)
+        """Take away what `add` gave: once, where it was added more often."""
+        sinks = list(self._sinks)
+        sinks.remove(sink)
+        self._sinks = tuple(sinks)
+        self.on = bool(sinks)
 
     def emit(self, record: Record) -> None:
         for sink in self._sinks:

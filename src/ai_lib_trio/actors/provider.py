@@ -81,10 +81,10 @@ class ProviderActor:
         """Take jobs and admit them until cancelled. Only a fault of this loop gets out."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.clock.run, name=f"time limits of {self.provider}")
-            while True:
-                await self._wait_turn()
+            while True:  # whoever came between two lives is in the inbox already, and goes first
                 self._empty_inbox()
                 self._admit()
+                await self._wait_turn()
 
     async def wait_idle(self) -> None:
         """Wait until no exchange runs any more."""
@@ -167,8 +167,6 @@ class ProviderActor:
             self._let_in(job, ticket, now)
             if job.word is not None:
                 job.word.set()
-            if job.handover is not None:
-                job.handover.cancel()
         self._tell_news()
 
     def take_nowait(self, job: Job) -> bool:

@@ -184,7 +184,7 @@ class ResilientExecutor:
         self._gates = gates
         self._spent = spent
         self._hooks = hooks
-        self._rules: dict[str, RetryRules] = {}
+        self._rules: dict[str, tuple[Manifest, RetryRules]] = {}
         self._chance = Chance(seed)
         self._usual: tuple[CallTerms, Service] | None = None  # the chain that was asked for last
 
@@ -286,10 +286,11 @@ class ResilientExecutor:
     # ---- rules
 
     def _rules_for(self, target: Target, terms: CallTerms) -> RetryRules:
-        provider = target.manifest.id
-        rules = self._rules.get(provider)
-        if rules is None:
-            rules = self._rules[provider] = _with(rules_of(target.manifest.retry), self.settings.of(provider))
+        manifest = target.manifest
+        made_of, rules = self._rules.get(manifest.id, (None, RetryRules()))
+        if made_of is not manifest:  # manifests are read again while the client is open
+            rules = _with(rules_of(manifest.retry), self.settings.of(manifest.id))
+            self._rules[manifest.id] = manifest, rules
         return rules if terms.retry is _PLAIN.retry else _with(rules, terms.retry)
 
     def gate_rules(self, manifest: Manifest) -> GateRules:

@@ -128,6 +128,7 @@ class FairQueue:
         tenant = self._tenants[ticket.tenant]
         self._now = max(self._now, tenant.served)
         tenant.served += max(LEAST_COST, ticket.tokens) / tenant.weight
+        ticket.account = tenant
         self.remove(ticket)
         if tenant.queued:
             self._stand(tenant)
@@ -142,9 +143,10 @@ class FairQueue:
         self._tidy(tenant)
 
     def settle(self, ticket: Ticket, used: float) -> None:
-        """A served ticket used another number of tokens than was thought: its tenant's share is corrected."""
+        """A served ticket used another number of tokens than was thought: its tenant's share is corrected, where what
+        it was charged still counts."""
         tenant = self._tenants.get(ticket.tenant)
-        if tenant is not None:
+        if tenant is not None and tenant is ticket.account:
             tenant.served += (max(LEAST_COST, used) - max(LEAST_COST, ticket.tokens)) / tenant.weight
             if tenant.queued:
                 self._stand(tenant)
