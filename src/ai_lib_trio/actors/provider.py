@@ -199,6 +199,17 @@ class ProviderActor:
             )
             job.context.run(self.hooks.emit, record)
 
+    def tell_gone(self) -> None:
+        """Nobody calls this actor any more, and its breakers go with it. Called by the supervisor."""
+        if not self.hooks.on:
+            return
+        now = trio.current_time()
+        try:
+            for record in self.gate.farewell(now):
+                self.hooks.emit(record)
+        except Exception as exc:  # a bug of the gate is the actor's own
+            self._fault(exc)
+
     def _tell_news(self) -> None:
         for record in self.gate.news(is_wanted=self.hooks.on):
             self.hooks.emit(record)
