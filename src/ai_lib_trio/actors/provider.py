@@ -203,12 +203,8 @@ class ProviderActor:
         """Nobody calls this actor any more, and its breakers go with it. Called by the supervisor."""
         if not self.hooks.on:
             return
-        now = trio.current_time()
-        try:
-            for record in self.gate.farewell(now):
-                self.hooks.emit(record)
-        except Exception as exc:  # a bug of the gate is the actor's own
-            self._fault(exc)
+        for record in self._at_gate(self.gate.farewell, trio.current_time()) or ():
+            self.hooks.emit(record)
 
     def _tell_news(self) -> None:
         for record in self.gate.news(is_wanted=self.hooks.on):
