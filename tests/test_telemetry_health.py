@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, BreakerRules, CallerError, ChatResponse, Resilience
+from ai_lib_trio import AiLibError, BreakerRules, CallerError, ChatResponse, Config, Resilience, open_client
+from ai_lib_trio.routing import Endpoint, ModelArray
 from ai_lib_trio.telemetry import CallLogger, Feedback, FeedbackCollector, HealthChecker, MetricsCollector
 from ai_lib_trio.testing import ScriptedTransport
+from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.records import ActorRestarted, BreakerChanged, CallEnded, FeedbackGiven, HealthChanged
-from client_support import OTHER_MODEL, Recorder, prompt_of, refused, scripted_client, whole
+from client_support import OTHER_MODEL, Recorder, echo, prompt_of, refused, scripted_client, whole
+from test_health_checks import acme
 from test_telemetry_sinks import sample
 
 
@@ -191,8 +195,114 @@ async def test_feedback_without_a_sink_is_told_to_nobody(autojump_clock: MockClo
 
 def test_an_actor_that_was_restarted_has_new_breakers() -> None:
     checker, metrics = HealthChecker(), MetricsCollector(CollectorRegistry())
+    at: Any = {"provider": "one", "origin": "https://one.example"}
     for sink in (checker, metrics.for_client(1)):
-        sink(BreakerChanged(at_s=0.0, provider="one", of="m", state="open"))
-        sink(ActorRestarted(at_s=1.0, provider="one", deaths=1, failed=False))
-    assert checker.health("one").open_breakers == ()
-    assert b'ailib_breaker_state{of="m",provider="one"} 0.0' in metrics.exposition()[0]
+        sink(BreakerChanged(at_s=0.0, **at, of="m", state="open"))
+        sink(BreakerChanged(at_s=0.0, **at, key_number=2, of="n", state="open"))
+        sink(ActorRestarted(at_s=1.0, **at, deaths=1, failed=False))
+    assert checker.health("one").open_breakers == ("n",)  # the other key's actor goes on, and so does its breaker
+    page = metrics.exposition()[0].decode()
+    assert 'ailib_breaker_state{key="1",of="m",origin="https://one.example",provider="one"} 0.0' in page
+    assert 'ailib_breaker_state{key="2",of="n",origin="https://one.example",provider="one"} 2.0' in page
+
+
+def test_one_key_that_is_served_again_does_not_hide_another_that_is_not() -> None:
+    checker = HealthChecker()
+    at: Any = {"provider": "one", "origin": "https://one.example"}
+    checker(ActorRestarted(at_s=0.0, **at, deaths=4, failed=True))
+    checker(ActorRestarted(at_s=1.0, **at, key_number=2, deaths=1, failed=False))
+    assert checker.health("one").actor_failed
+
+
+def test_a_provider_with_two_origins_is_unhealthy_where_both_checks_fail() -> None:
+    checker, metrics = HealthChecker(), MetricsCollector(CollectorRegistry())
+    for origin, state in (("https://one.example", "degraded"), ("https://two.example", "unhealthy")):
+        for sink in (checker, metrics.for_client(1)):
+            if state == "degraded":
+                sink(HealthChanged(at_s=0.0, provider="p", origin="https://two.example", is_healthy=True))
+            sink(HealthChanged(at_s=0.0, provider="p", origin=origin, is_healthy=False, reason="status 500"))
+        assert checker.health("p").state == state
+        assert checker.health("p").checked is (state == "degraded")
+    page = metrics.exposition()[0].decode()
+    assert page.count('ailib_provider_healthy{origin="https://') == 2
+
+
+def test_checks_that_crashed_too_often_say_nothing_of_the_provider_any_more() -> None:
+    checker, metrics = HealthChecker(), MetricsCollector(CollectorRegistry())
+    at: Any = {"at_s": 0.0, "provider": "p", "origin": "https://p.example"}
+    for sink in (checker, metrics.for_client(1)):
+        sink(HealthChanged(**at, is_healthy=False, reason="status 500"))
+        sink(ActorRestarted(**at, key_number=0, actor="health", deaths=4, failed=True))
+    health = checker.health("p")
+    assert (health.state, health.checked, health.actor_deaths, health.actor_failed) == ("unknown", None, 0, False)
+    page = metrics.exposition()[0].decode()
+    assert "ailib_provider_healthy{" not in page
+    assert 'ailib_actor_restarts_total{actor="health",provider="p"} 1.0' in page
+
+
+async def test_two_keys_and_two_origins_of_one_provider_have_a_breaker_series_each_and_no_key_is_shown(
+    autojump_clock: MockClock,
+) -> None:
+    def down_for_one(request: WireRequest) -> Any:
+        return refused(500) if "key-one" in str(request.headers) else echo(request)
+
+    model, elsewhere = "openai/a-model", "https://elsewhere.example/v1"
+    endpoints = [
+        Endpoint(name="one", model=model, api_key="key-one"),
+        Endpoint(name="two", model=model, api_key="key-two"),
+        Endpoint(name="three", model=model, api_key="key-two", base_url=elsewhere),
+    ]
+    metrics, checker, records = MetricsCollector(CollectorRegistry()), HealthChecker(), Recorder()
+    resilience = Resilience(max_attempts=1, breaker=BreakerRules(failures=3))
+    settings: Any = {"router": ModelArray("all", endpoints), "resilience": resilience}
+    block = scripted_client(ScriptedTransport(down_for_one), sinks=(metrics, checker, records), **settings)
+    async with block as client:
+        for _ in range(24):
+            await client.chat().user("x").model("@all").execute()
+        numbers = {(actor.origin, actor.key_number) for actor in client.tree().actors}
+        assert len(client.tree().actors) == len(numbers) == 3
+        assert sorted(number for _, number in numbers) == [1, 1, 2]
+        assert "(key 2)" in str(client.tree())
+        (broken,) = [actor for actor in client.tree().actors if actor.gate is not None and actor.gate.breakers]
+    opened = [one for one in records.records if isinstance(one, BreakerChanged) and one.state == "open"]
+    assert [(one.origin, one.key_number) for one in opened] == [(broken.origin, broken.key_number)]
+    page = metrics.exposition()[0].decode()
+    states = [line for line in page.splitlines() if line.startswith("ailib_breaker_state{")]
+    assert len(states) == 1
+    assert f'key="{broken.key_number}",of="a-model",origin="{broken.origin}",provider="openai"' in states[0]
+    assert "key-one" not in page + repr(records.records)
+    assert "key-two" not in page + repr(records.records)
+
+
+def test_ten_thousand_origins_do_not_make_ten_thousand_series() -> None:
+    metrics = MetricsCollector(CollectorRegistry(), max_origins=5)
+    sink = metrics.for_client(1)
+    for number in range(10_000):
+        at: Any = {"at_s": 0.0, "provider": "p", "origin": f"http://127.0.0.1:{number}"}
+        sink(BreakerChanged(**at, of="m", state="open"))
+        sink(HealthChanged(**at, is_healthy=True))
+    page = metrics.exposition()[0].decode()
+    assert page.count("ailib_breaker_state{") + page.count("ailib_provider_healthy{") <= 2 * 6
+    assert 'ailib_breaker_state{key="other",of="m",origin="other",provider="p"} 2.0' in page
+
+
+async def test_a_breaker_of_an_actor_that_was_replaced_is_told_closed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    records = Recorder()
+    manifest = acme(tmp_path, "{}")
+    config = Config(
+        transport=ScriptedTransport(lambda request: refused(500)),
+        environ={"ACME_API_KEY": "k"},
+        sinks=(records,),
+        resilience=Resilience(max_attempts=1, breaker=BreakerRules(failures=1)),
+    )
+    async with open_client("acme/m", manifests=manifest, config=config) as client:
+        with pytest.raises(AiLibError):
+            await client.chat().user("x").execute()
+        (slot,) = client._supervisor.slots.values()
+        client._supervisor.retire(slot)  # as where its manifest changed
+        await wait_all_tasks_blocked()
+        assert client.tree().actors == ()
+    told = [(one.of, one.state) for one in records.records if isinstance(one, BreakerChanged)]
+    assert told == [("m", "open"), ("m", "closed")]

@@ -316,6 +316,10 @@ class Gate(Protocol):
         """Changes since the last time it was asked, for sinks. Where nobody wants them none is built or kept."""
         ...
 
+    def farewell(self, now: float) -> list[Record]:
+        """What sinks must hear of a gate that is not asked any more: each breaker that they hold for open is gone."""
+        ...
+
     def view(self, now: float) -> GateView:
         """A snapshot for people."""
         ...

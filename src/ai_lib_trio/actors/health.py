@@ -1,14 +1,15 @@
-"""The health actor: asks providers in use whether they are there, as their manifests declare, and no more often.
+"""The health actor: asks a provider in use whether it is there, as its manifest declares, and no more often.
 
-Imports protocol, `hooks`, `target`, `tree`, `transport.base` and trio. The rule that must stay true: a check carries
-no key and no word of a call, and between two checks of one place lies at least what the manifest declares.
+Imports protocol, `life`, `hooks`, `target`, `tree`, `transport.base` and trio. The rule that must stay true: a check
+carries no key and no word of a call, and between two checks of one place lies at least what the manifest declares.
 
-    client's nursery ── HealthActor.run ── one child a place, restarted where it crashes (a supervisor of its own)
+    client's nursery ── supervisor ── HealthActor.run    one a place, restarted like any other actor
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import trio
@@ -16,16 +17,16 @@ import trio
 from ..errors import AiLibError
 from ..protocol.manifest import Manifest
 from ..transport.base import Engine, Headers, WireRequest
-from ..types.records import ActorRestarted, HealthChanged
+from ..types.records import HealthChanged
 from .hooks import Hooks
+from .life import Life
 from .target import ActorKey, Target
 from .tree import CheckView
 
-__all__ = ["Check", "HealthActor", "checks_of"]
+__all__ = ["Check", "Health", "HealthActor", "checks_of"]
 
 INTERVAL_S = 60.0  # where none is declared: an outage shows within a minute, and nobody's limit feels it
 TIMEOUT_S = 3.0  # the specification's default
-RESTART_PAUSE_S = 1.0
 
 
 class Check(NamedTuple):
@@ -97,90 +98,71 @@ class _Status:
         """See `transport.base.Sink`."""
 
 
-class HealthActor:
-    """Checks every place that it was told of. `at_least_s` may make checks rarer than declared, never more frequent.
+class HealthActor(Life):
+    """Checks one place, again and again. The supervisor starts it, and starts it again where it crashes.
 
-    `healthy` is what the last check of each place said.
+    `is_healthy` is what the last check said: None before one, and where nobody checks any more. `before` is the
+    actor whose place this one takes: what it saw, and when the next check is due, goes on.
     """
 
-    def __init__(self, *, make_engine: Callable[[ActorKey], Engine], hooks: Hooks, at_least_s: float) -> None:
-        self.healthy: dict[tuple[str, str], bool] = {}
-        self.crashes = 0
+    __slots__ = ("_checks", "_every_s", "_hooks", "_make_engine", "_next_at", "is_healthy", "is_running", "target")
+
+    def __init__(
+        self,
+        target: Target,
+        checks: Checks,
+        *,
+        make_engine: Callable[[ActorKey], Engine],
+        hooks: Hooks,
+        at_least_s: float,
+        before: HealthActor | None = None,
+    ) -> None:
+        super().__init__()
+        self.target = target
+        self.is_healthy: bool | None = None if before is None else before.is_healthy
+        self.is_running = False
+        self._checks = checks
+        self._every_s = max(checks.interval_s, at_least_s)
+        self._next_at: float = trio.current_time() if before is None else before._next_at
         self._make_engine = make_engine
         self._hooks = hooks
-        self._at_least_s = at_least_s
-        self._places: dict[tuple[str, str], Target] = {}
-        self._new: list[tuple[str, str]] = []
-        self._news = trio.Event()
 
-    def notice(self, target: Target) -> None:
-        """A call goes to this target: its place is checked from now on, if its manifest declares how."""
-        place = (target.manifest.id, target.base_url)
-        known = self._places.get(place)
-        self._places[place] = target
-        if known is None:
-            self._new.append(place)
-            self._news.set()
+    @property
+    def provider(self) -> str:
+        return self.target.manifest.id
 
-    def is_healthy(self, target: Target) -> bool:
-        """False where the last check failed; what was never checked is taken as well."""
-        return self.healthy.get((target.manifest.id, target.base_url), True)
+    def mourn(self, now: float) -> None:
+        """See `Life`."""
+        super().mourn(now)
+        if self.has_failed:
+            self.is_healthy = None  # what was seen once and is not looked at any more says nothing
 
-    def is_provider_healthy(self, provider: str) -> bool:
-        """False where the last check of each of its places failed."""
-        seen = [one for (name, _), one in self.healthy.items() if name == provider]
-        return not seen or any(seen)
-
-    def views(self) -> tuple[CheckView, ...]:
-        """The places, for people."""
-        return tuple(
-            CheckView(provider=name, origin=target.key.origin, is_healthy=self.healthy.get((name, url)))
-            for (name, url), target in self._places.items()
-            if checks_of(target.manifest) is not None
+    def view(self) -> CheckView:
+        """For people."""
+        return CheckView(
+            provider=self.provider,
+            origin=self.target.key.origin,
+            is_healthy=self.is_healthy,
+            state="failed" if self.has_failed else "running" if self.is_running else "restarting",
+            crashes=self.crashes,
         )
 
     async def run(self) -> None:
-        """Check until cancelled."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                await self._news.wait()
-                self._news = trio.Event()
-                for place in self._new:
-                    nursery.start_soon(self._keep, place, name=f"health of {place[0]}")
-                self._new = []
-
-    async def _keep(self, place: tuple[str, str]) -> None:
+        """Check until cancelled. A crash takes nothing from the time between two checks."""
         while True:
+            await trio.sleep_until(self._next_at)
+            self._next_at = trio.current_time() + self._every_s
             try:
-                await self._watch(place)
-                return
-            except Exception:  # this is a supervisor: a crash of one place's checks is counted, and they begin again
-                self.crashes += 1
-                if self._hooks.on:
-                    now = trio.current_time()
-                    self._hooks.emit(
-                        ActorRestarted(at_s=now, provider=f"health of {place[0]}", deaths=self.crashes, failed=False)
-                    )
-            await trio.sleep(max(RESTART_PAUSE_S, self._interval_s(place)))
+                why = await self._ask(self._checks.first)
+                if why is not None and self._checks.fallback is not None:
+                    why = await self._ask(self._checks.fallback)
+            finally:
+                self._next_at = trio.current_time() + self._every_s
+            self._tell(why)
 
-    def _interval_s(self, place: tuple[str, str]) -> float:
-        checks = checks_of(self._places[place].manifest)
-        return max(checks.interval_s if checks is not None else INTERVAL_S, self._at_least_s)
-
-    async def _watch(self, place: tuple[str, str]) -> None:
-        while True:
-            target = self._places[place]
-            checks = checks_of(target.manifest)
-            if checks is None:
-                return
-            why = await self._ask(target, checks.first, checks.timeout_s)
-            if why is not None and checks.fallback is not None:
-                why = await self._ask(target, checks.fallback, checks.timeout_s)
-            self._tell(place, why)
-            await trio.sleep(self._interval_s(place))
-
-    async def _ask(self, target: Target, check: Check, timeout_s: float) -> str | None:
+    async def _ask(self, check: Check) -> str | None:
         """None where the provider is there; else why it is not."""
+        target, timeout_s = self.target, self._checks.timeout_s
         url = target.base_url.rstrip("/") + check.path
         headers = [("accept", "*/*")]
         if check.method == "POST":
@@ -202,10 +184,64 @@ class HealthActor:
             return f"no answer within {timeout_s:g} s"
         return None if sink.status in check.expected else f"status {sink.status}"
 
-    def _tell(self, place: tuple[str, str], why: str | None) -> None:
+    def _tell(self, why: str | None) -> None:
         is_healthy = why is None
-        was_healthy = self.healthy.get(place)
-        self.healthy[place] = is_healthy
+        was_healthy, self.is_healthy = self.is_healthy, is_healthy
         if self._hooks.on and was_healthy is not is_healthy:
-            now = trio.current_time()
-            self._hooks.emit(HealthChanged(at_s=now, provider=place[0], is_healthy=is_healthy, reason=why or ""))
+            self._hooks.emit(
+                HealthChanged(
+                    at_s=trio.current_time(),
+                    provider=self.provider,
+                    origin=self.target.key.origin,
+                    is_healthy=is_healthy,
+                    reason=why or "",
+                )
+            )
+
+
+class Health:
+    """The health of every place that is in use. `at_least_s` may make checks rarer than declared, never more frequent.
+
+    `start` hands an actor to the supervisor.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Callable[[HealthActor], None],
+        make_engine: Callable[[ActorKey], Engine],
+        hooks: Hooks,
+        at_least_s: float,
+    ) -> None:
+        self._start = start
+        self._make = partial(HealthActor, make_engine=make_engine, hooks=hooks, at_least_s=at_least_s)
+        self._actors: dict[tuple[str, str], HealthActor] = {}
+
+    def notice(self, target: Target) -> None:
+        """A call goes to this target: its place is checked from now on, if its manifest declares how."""
+        place = (target.manifest.id, target.base_url)
+        before = self._actors.get(place)
+        if before is not None and before.target.manifest is target.manifest:
+            return
+        if before is not None:  # a changed manifest is another actor, which checks no earlier
+            before.scope.cancel()
+            del self._actors[place]
+        checks = checks_of(target.manifest)
+        if checks is not None:
+            actor = self._actors[place] = self._make(target, checks, before=before)
+            self._start(actor)
+
+    def is_healthy(self, target: Target) -> bool:
+        """False where the last check failed; what was never checked is taken as well."""
+        actor = self._actors.get((target.manifest.id, target.base_url))
+        return actor is None or actor.is_healthy is not False
+
+    def is_provider_healthy(self, provider: str) -> bool:
+        """False where the last check of each of its places failed."""
+        said = [actor.is_healthy for (name, _), actor in self._actors.items() if name == provider]
+        seen = [one for one in said if one is not None]
+        return not seen or any(seen)
+
+    def views(self) -> tuple[CheckView, ...]:
+        """The places, for people."""
+        return tuple(actor.view() for actor in self._actors.values())

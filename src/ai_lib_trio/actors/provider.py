@@ -197,6 +197,13 @@ class ProviderActor:
             )
             job.context.run(self.hooks.emit, record)
 
+    def tell_gone(self) -> None:
+        """Nobody calls this actor any more, and its breakers go with it. Called by the supervisor."""
+        if not self.hooks.on:
+            return
+        for record in self._at_gate(self.gate.farewell, trio.current_time()) or ():
+            self.hooks.emit(record)
+
     def _tell_news(self) -> None:
         for record in self.gate.news(is_wanted=self.hooks.on):
             self.hooks.emit(record)

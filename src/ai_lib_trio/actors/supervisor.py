@@ -1,23 +1,26 @@
 """The supervisor: owns inboxes and dockets, starts actors, restarts the crashed, and closes everything in order.
 
-Imports `provider`, `job`, `hooks`, `transport.base` and trio. The rule that must stay true: a job that entered a
-docket is settled, whatever happens to its actor; nothing that crashes here reaches the caller's block as a group.
+Imports `provider`, `health`, `life`, `job`, `hooks`, `transport.base` and trio. The rule that must stay true: a
+job that entered a docket is settled, whatever happens to its actor; nothing that crashes here reaches the caller's
+block as a group, unless the caller asked for it.
 
     client's nursery
       ├── supervise(slot)            one per outlet of credit, one-for-one
       │     └── ProviderActor.run    admits jobs; their exchanges run in the tasks of their callers
+      ├── supervise_checks(actor)    one per place whose checks were asked for, one-for-one
+      │     └── HealthActor.run      makes the checks that the manifest declares
       └── drive(call)                one per streamed call: policies and exchange, up to the channel the caller reads
 
-Shutdown, in this order: 1. no more jobs are taken; 2. running calls that somebody reads finish within the grace;
-3. dockets are settled; 4. exchanges end, their connections are cut; 5. engines are closed.
+Shutdown, in this order: 1. no more jobs are taken, and no more checks made; 2. running calls that somebody reads finish
+within the grace; 3. dockets are settled; 4. exchanges end, their connections are cut; 5. engines are closed.
 """
 
 from __future__ import annotations
 
 import contextvars
+import itertools
 import sys
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -27,8 +30,10 @@ from ..service import Call, Outlet
 from ..transport.base import Engine
 from ..types.records import ActorRestarted, CallQueued
 from .exchange import Rules
+from .health import HealthActor
 from .hooks import Hooks
 from .job import Docket, Job
+from .life import DEATHS_WITHIN_S, MAX_DEATHS, Life
 from .provider import ProviderActor
 from .target import ActorKey, Target
 
@@ -38,48 +43,44 @@ if sys.version_info < (3, 11):
 __all__ = ["Slot", "Supervisor"]
 
 RESTART_PAUSE_S = 0.1  # long enough that a crash loop does not spin, short enough that no caller notices
-MAX_DEATHS = 3  # more than this many ...
-DEATHS_WITHIN_S = 60.0  # ... within this many seconds mark the provider failed
 LEAVE_S = 1.0  # an exchange that was cancelled ends in a few turns of the scheduler; reaching this bound is a bug
 CLOSED = ("client_closed", "the client was closed while the call was running")
 
 
-class Slot:
-    """One outlet of credit: its inbox and docket, and the actor that serves them now."""
+class Slot(Life):
+    """One outlet of credit: its inbox and docket, and the actor that serves them now.
+
+    `key_number` tells apart the keys that are in use at one origin, from 1.
+    """
 
     __slots__ = (
         "actor",
         "bugs",
-        "crashes",
         "credential_source",
-        "deaths",
         "docket",
         "engine",
-        "has_failed",
         "inbox",
         "is_retired",
         "key",
+        "key_number",
         "outbox",
         "rules",
-        "scope",
         "target",
     )
 
-    def __init__(self, target: Target, rules: Rules, hooks: Hooks) -> None:
+    def __init__(self, target: Target, key_number: int, rules: Rules, hooks: Hooks) -> None:
+        super().__init__()
         self.key = target.key
+        self.key_number = key_number
         self.target = target  # the first one: what the actor was started for
         self.credential_source = target.credential_source  # where the key was found, for people
         self.is_retired = False  # it finishes its jobs and takes no others
-        self.scope = trio.CancelScope()
         self.rules = rules
         self.inbox, self.outbox = trio.open_memory_channel[Job | None](0)
         self.docket = Docket(hooks)
         self.actor: ProviderActor | None = None
         self.engine: Engine | None = None
-        self.deaths: deque[float] = deque()
-        self.crashes = 0
         self.bugs = 0  # faults in exchanges, over all incarnations of the actor
-        self.has_failed = False
 
 
 class Supervisor:
@@ -90,7 +91,7 @@ class Supervisor:
         nursery: trio.Nursery,
         *,
         make_engine: Callable[[ActorKey], Engine],
-        make_rules: Callable[[Target], Rules],
+        make_rules: Callable[[Target, int], Rules],  # from a target and the number of its key
         hooks: Hooks,
         escalate: bool = False,
     ) -> None:
@@ -99,6 +100,7 @@ class Supervisor:
         self.failures: list[Exception] = []  # crashes that the caller asked to see
         self.overdue_leaves = 0  # exchanges that did not end within LEAVE_S: each one is a bug
         self.is_closing = False
+        self._checking: set[HealthActor] = set()
         self._nursery = nursery
         self._make_engine = make_engine
         self._make_rules = make_rules
@@ -198,6 +200,8 @@ class Supervisor:
 
     async def _drain(self, slot: Slot) -> None:
         await slot.docket.wait_empty()
+        if slot.actor is not None:
+            slot.actor.tell_gone()
         slot.scope.cancel()
         self.retired.remove(slot)
 
@@ -211,7 +215,10 @@ class Supervisor:
         return slot or self._open_slot(target)
 
     def _open_slot(self, target: Target) -> Slot:
-        slot = Slot(target, self._make_rules(target), self._hooks)
+        at_origin = [*self.slots.values(), *self.retired]
+        taken = {slot.key_number for slot in at_origin if slot.key[:2] == target.key[:2]}
+        number = next(number for number in itertools.count(1) if number not in taken)
+        slot = Slot(target, number, self._make_rules(target, number), self._hooks)
         self.slots[target.key] = slot
         # In the context of whoever opened the client: the first caller's variables are not the actor's.
         self._context.run(
@@ -224,18 +231,22 @@ class Supervisor:
         """Keep one actor running: one-for-one, with a pause and a fresh engine after each crash."""
         try:
             with slot.scope:  # ended when the actor was replaced and has no jobs left
-                while not slot.has_failed:
-                    crash = await self._run_actor(slot)
-                    if self._escalate:
-                        self.failures.append(crash)
-                        self._nursery.cancel_scope.cancel()
-                    await trio.sleep(RESTART_PAUSE_S)
+                await self._keep(slot, partial(self._run_actor, slot))
         except BaseException:
             # What is around the client's block ends, and its actors first: nobody would take a call that comes now.
             self.is_closing = True
             raise
         finally:
             self._settle_all(slot, *CLOSED)
+
+    async def _keep(self, life: Life, live: Callable[[], Awaitable[Exception]]) -> None:
+        """Live, and live again after each crash, until there were too many."""
+        while not life.has_failed:
+            crash = await live()
+            if self._escalate:
+                self.failures.append(crash)
+                self._nursery.cancel_scope.cancel()
+            await trio.sleep(RESTART_PAUSE_S)
 
     async def _run_actor(self, slot: Slot) -> Exception:
         """One life of the actor, to its crash. Its jobs are settled, and their exchanges over, before this is left."""
@@ -256,9 +267,7 @@ class Supervisor:
         try:
             await actor.run()
         except Exception as exc:  # this is the supervisor: a crash of the actor's own loop ends here
-            crash = exc
-            while isinstance(crash, ExceptionGroup) and len(crash.exceptions) == 1:  # the nursery's wrapping
-                crash = crash.exceptions[0]
+            crash = _unwrapped(exc)
             self._mourn(slot, crash)
             return crash
         finally:
@@ -274,15 +283,22 @@ class Supervisor:
 
     def _mourn(self, slot: Slot, crash: Exception) -> None:
         now = trio.current_time()
-        slot.crashes += 1
-        slot.deaths.append(now)
-        while now - slot.deaths[0] > DEATHS_WITHIN_S:
-            slot.deaths.popleft()
-        slot.has_failed = len(slot.deaths) > MAX_DEATHS
+        slot.mourn(now)
         self._settle_all(slot, "actor_lost", "the provider's actor crashed", crash)
+        self._tell_crash(slot, now, slot.key, actor="provider", key_number=slot.key_number)
+
+    def _tell_crash(self, life: Life, now: float, key: ActorKey, *, actor: str, key_number: int) -> None:
         if self._hooks.on:
             self._hooks.emit(
-                ActorRestarted(at_s=now, provider=slot.key.provider, deaths=len(slot.deaths), failed=slot.has_failed)
+                ActorRestarted(
+                    at_s=now,
+                    provider=key.provider,
+                    origin=key.origin,
+                    key_number=key_number,
+                    actor=actor,
+                    deaths=len(life.deaths),
+                    failed=life.has_failed,
+                )
             )
 
     def _settle_all(self, slot: Slot, kind: str, message: str, cause: Exception | None = None) -> None:
@@ -291,3 +307,49 @@ class Supervisor:
             error.__cause__ = cause
             slot.docket.settle(job, error)
             job.scope.cancel()
+
+    # ---- checks
+
+    def check(self, actor: HealthActor) -> None:
+        """Keep a health actor running, until its scope is cancelled or no more checks are made."""
+        if self.is_closing:
+            return
+        self._checking.add(actor)
+        start = partial(self._nursery.start_soon, self._supervise_checks, actor, name=f"health of {actor.provider}")
+        self._context.run(start)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _supervise_checks(self, actor: HealthActor) -> None:
+        try:
+            with actor.scope:
+                await self._keep(actor, partial(self._run_checks, actor))
+        finally:
+            self._checking.discard(actor)
+
+    async def _run_checks(self, actor: HealthActor) -> Exception:
+        try:
+            actor.is_running = True
+            await actor.run()
+        except Exception as exc:  # this is the supervisor: a bug of a check is no failure of the provider
+            now = trio.current_time()
+            actor.mourn(now)
+            self._tell_crash(actor, now, actor.target.key, actor="health", key_number=0)
+            return _unwrapped(exc)
+        finally:
+            actor.is_running = False
+        raise AssertionError("an actor's loop does not return")
+
+    # ---- the end
+
+    def stop_taking(self) -> None:
+        """The first step of shutdown: from now on no job is taken and no check made. Running jobs go on."""
+        self.is_closing = True
+        for actor in self._checking:
+            actor.scope.cancel()
+
+
+def _unwrapped(crash: Exception) -> Exception:
+    """The crash, without the wrapping of an actor's own nursery."""
+    while isinstance(crash, ExceptionGroup) and len(crash.exceptions) == 1:
+        crash = crash.exceptions[0]
+    return crash

@@ -24,11 +24,13 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
-    """One outlet of credit. `credential` says where the key came from, never what it is."""
+    """One outlet of credit. `credential` says where the key came from, never what it is; `key_number` tells it from
+    the others that are in use at its origin."""
 
     provider: str
     origin: str
     credential: str
+    key_number: int = 1
     state: str  # running, draining, restarting, failed
     inflight: int
     queued: int
@@ -39,11 +41,14 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """A place whose declared check is made again and again. `is_healthy` is what the last one said, None before it."""
+    """A place whose declared check is made again and again. `is_healthy` is what the last one said, None before it and
+    where the checks failed: their actor crashed too often."""
 
     provider: str
     origin: str
     is_healthy: bool | None = None
+    state: str = "running"  # restarting, failed
+    crashes: int = 0
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +73,9 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
             is_last = number == len(self.actors) - 1 and not self.checks
             branch, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")
             crashes = f", {actor.crashes} crashes" if actor.crashes else ""
+            key = f" (key {actor.key_number})" if actor.key_number > 1 else ""
             lines.append(
-                f"{branch}{actor.provider} at {actor.origin}  {actor.state}, {actor.inflight} in flight, "
+                f"{branch}{actor.provider} at {actor.origin}{key}  {actor.state}, {actor.inflight} in flight, "
                 f"{actor.queued} queued{crashes}"
             )
             lines.extend(f"{stem}{'│' if actor.calls else ' '}     {line}" for line in _gate_lines(actor.gate))
@@ -85,7 +91,10 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
         for number, check in enumerate(self.checks):
             twig = "└── " if number == len(self.checks) - 1 else "├── "
             said = "not checked yet" if check.is_healthy is None else "there" if check.is_healthy else "not there"
-            lines.append(f"    {twig}{check.provider} at {check.origin}  {said}")
+            if check.state != "running":
+                said = check.state if check.is_healthy is None else f"{said}, {check.state}"
+            crashes = f", {check.crashes} crashes" if check.crashes else ""
+            lines.append(f"    {twig}{check.provider} at {check.origin}  {said}{crashes}")
         return "\n".join(lines)
 
 

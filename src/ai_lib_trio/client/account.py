@@ -158,6 +158,7 @@ def actor_view(slot: Slot, now: float) -> ActorView:
         provider=slot.key.provider,
         origin=slot.key.origin,
         credential=slot.credential_source,
+        key_number=slot.key_number,
         state=_state(slot),
         inflight=len(actor.inflight) if actor is not None else 0,
         queued=actor.queued if actor is not None else len(slot.docket),

@@ -23,14 +23,13 @@ import msgspec
 import trio
 
 from ..actors.exchange import Limits, Rules
-from ..actors.health import HealthActor
+from ..actors.health import Health
 from ..actors.hooks import Hooks
 from ..actors.supervisor import Supervisor
 from ..actors.target import ActorKey, Target
 from ..actors.tree import Tree
 from ..errors import AdmissionError, AiLibError, CallerError, CredentialError
 from ..protocol.loader import Catalog
-from ..protocol.manifest import Manifest
 from ..protocol.watch import Reloader
 from ..resilience.backpressure import ProviderGate
 from ..resilience.contest import Contest, Entrant
@@ -170,11 +169,10 @@ class AiClient:
         if reloader is not None and config.reload_manifests_s is not None:
             following = partial(follow, reloader, every_s=config.reload_manifests_s, use=self._use, targets=targets)
             nursery.start_soon(partial(following, supervisor=self._supervisor, hooks=self._hooks), name="manifests")
-        self._health: HealthActor | None = None
+        self._health: Health | None = None
         if config.check_health_s is not None:
-            at_least_s = config.check_health_s
-            self._health = HealthActor(make_engine=self._make_engine, hooks=self._hooks, at_least_s=at_least_s)
-            nursery.start_soon(self._health.run, name="health")
+            checks = partial(Health, make_engine=self._make_engine, hooks=self._hooks)
+            self._health = checks(start=self._supervisor.check, at_least_s=config.check_health_s)
         self._routes: Routes | None = None
         if config.router is not None:
             self._routes = Routes(
@@ -553,24 +551,25 @@ class AiClient:
             self._nursery.start_soon(self._hub.run, name="hub")
         return self._hub
 
-    def _make_rules(self, target: Target) -> Rules:
+    def _make_rules(self, target: Target, key_number: int) -> Rules:
         config = self.config
         return Rules(
-            make_gate=partial(self._make_gate, target.manifest),
+            make_gate=partial(self._make_gate, target, key_number),
             timeouts=config.timeouts,
             limits=Limits(config.max_frame_bytes, config.max_reply_bytes),
             errors=self._catalog.error_table(),
             wall_time=config.wall_time,
         )
 
-    def _make_gate(self, manifest: Manifest) -> Gate:
-        return ProviderGate(self._executor.gate_rules(manifest), provider=manifest.id)
+    def _make_gate(self, target: Target, key_number: int) -> Gate:
+        rules = self._executor.gate_rules(target.manifest)
+        return ProviderGate(rules, provider=target.key.provider, origin=target.key.origin, key_number=key_number)
 
     # ---- closing
 
     async def _finish_calls(self, grace_s: float) -> None:
-        """Take no more calls; end those nobody reads; let the others finish within the grace."""
-        self._supervisor.is_closing = True
+        """Take no more calls, make no more checks; end calls nobody reads; let the others finish within the grace."""
+        self._supervisor.stop_taking()
         for open_call in self._open.values():
             if open_call.drive is not None and not open_call.is_attended:
                 open_call.drive.scope.cancel()

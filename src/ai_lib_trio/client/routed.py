@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from ..actors.health import HealthActor
+from ..actors.health import Health
 from ..actors.job import Job
 from ..actors.supervisor import Slot
 from ..actors.target import ActorKey, Target
@@ -40,7 +40,7 @@ class Routes:
         *,
         slots: Mapping[ActorKey, Slot],
         catalog: Callable[[], Catalog],
-        health: HealthActor | None,
+        health: Health | None,
         seed: object,
     ) -> None:
         self.router = router if isinstance(router, Router) else Router(router)

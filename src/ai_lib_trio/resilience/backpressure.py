@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..errors import AdmissionError
 from ..protocol.manifest import Scope
@@ -54,11 +54,11 @@ class _Passes(NamedTuple):
 
 
 class ProviderGate:
-    """One actor's gate."""
+    """One actor's gate. `provider`, `origin` and `key_number` are for what it tells: see `BreakerChanged`."""
 
-    def __init__(self, rules: GateRules, *, provider: str = "") -> None:
+    def __init__(self, rules: GateRules, *, provider: str = "", origin: str = "", key_number: int = 1) -> None:
         self.rules = rules
-        self._provider = provider
+        self._of: Any = {"provider": provider, "origin": origin, "key_number": key_number}
         self._queue = FairQueue(rules.weights)
         self._inflight: dict[Ticket, None] = {}
         self._fresh: list[Ticket] = []
@@ -350,7 +350,12 @@ class ProviderGate:
         news, self._news = self._news, []
         if not is_wanted:
             return []
-        return [BreakerChanged(at_s=at, provider=self._provider, of=of, state=state) for at, of, state in news]
+        return [BreakerChanged(at_s=at, of=of, state=state, **self._of) for at, of, state in news]
+
+    def farewell(self, now: float) -> list[Record]:
+        """See `service.Gate`."""
+        told = sorted(of for of, state in self._told.items() if state != "closed")
+        return [BreakerChanged(at_s=now, of=of, state="closed", **self._of) for of in told]
 
     def view(self, now: float) -> GateView:
         """See `service.Gate`."""

@@ -24,7 +24,8 @@ OURS = frozenset({"breaker_open", "shed", "actor_lost", "provider_failed", "dead
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """One provider. `failed_share` is of its last attempts, None where there were too few; `checked` is what its
-    declared check said last, None where none was made. `reasons` are for people."""
+    declared check said last (of several origins: whether one was met), None where none was made.
+    `reasons` are for people."""
 
     provider: str
     state: State
@@ -37,15 +38,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Seen:
-    __slots__ = ("breakers", "checked", "deaths", "has_failed", "outcomes", "why")
+    __slots__ = ("breakers", "checked", "deaths", "failed", "outcomes")
 
     def __init__(self) -> None:
         self.outcomes: deque[bool] = deque(maxlen=KEPT)  # whether it was the provider's fault
-        self.breakers: dict[str, str] = {}
+        self.breakers: dict[tuple[str, int], dict[str, str]] = {}  # by actor: its origin and the number of its key
         self.deaths = 0
-        self.has_failed = False
-        self.checked: bool | None = None
-        self.why = ""
+        self.failed: set[tuple[str, int]] = set()  # actors that stay down
+        self.checked: dict[str, tuple[bool, str]] = {}  # by origin: is it well, and why not
 
 
 class HealthChecker:
@@ -61,15 +61,19 @@ class HealthChecker:
             elif record.code in SERVER_CODES and record.kind not in OURS:
                 self._of(record.provider).outcomes.append(True)
         elif isinstance(record, BreakerChanged):
-            self._of(record.provider).breakers[record.of] = record.state
+            actor = (record.origin, record.key_number)
+            self._of(record.provider).breakers.setdefault(actor, {})[record.of] = record.state
         elif isinstance(record, ActorRestarted):
             seen = self._of(record.provider)
-            seen.deaths += 1
-            seen.breakers.clear()  # the next actor begins with new ones
-            seen.has_failed = record.failed
+            if record.actor == "provider":
+                actor = (record.origin, record.key_number)
+                seen.deaths += 1
+                seen.breakers.pop(actor, None)  # the next actor begins with new ones
+                (seen.failed.add if record.failed else seen.failed.discard)(actor)
+            elif record.failed:  # a fault of ours: what was seen once is not looked at any more
+                seen.checked.pop(record.origin, None)
         elif isinstance(record, HealthChanged):
-            seen = self._of(record.provider)
-            seen.checked, seen.why = record.is_healthy, record.reason
+            self._of(record.provider).checked[record.origin] = (record.is_healthy, record.reason)
 
     def _of(self, provider: str) -> _Seen:
         seen = self._seen.get(provider)
@@ -88,31 +92,37 @@ class HealthChecker:
             return Health(provider=provider, state="unknown", reasons=("nobody called it",))
         count = len(seen.outcomes)
         share = sum(seen.outcomes) / count if count >= ENOUGH else None
-        opened = tuple(sorted(of for of, state in seen.breakers.items() if state == "open"))
+        opened = tuple(
+            sorted({of for by_name in seen.breakers.values() for of, state in by_name.items() if state == "open"})
+        )
+        checked = any(is_well for is_well, _ in seen.checked.values()) if seen.checked else None
+        unmet = sorted((origin, why) for origin, (is_well, why) in seen.checked.items() if not is_well)
         bad: list[str] = []
         doubtful: list[str] = []
-        if seen.has_failed:
+        if seen.failed:
             bad.append("its actor crashed too often and stays down")
         if "connection" in opened:
             bad.append("it cannot be connected to")
-        if seen.checked is False:
-            bad.append(f"its check failed: {seen.why}")
+        if checked is False:
+            bad.append(f"its check failed: {unmet[0][1]}")
+        else:
+            doubtful += [f"its check at {origin} failed: {why}" for origin, why in unmet]
         if share is not None and share >= 0.5:
             bad.append(f"{share:.0%} of its last {count} attempts failed")
         elif share is not None and share >= 0.1:
             doubtful.append(f"{share:.0%} of its last {count} attempts failed")
         doubtful += [f"the breaker of {of} is open" for of in opened if of != "connection"]
-        if seen.deaths and not seen.has_failed:
+        if seen.deaths and not seen.failed:
             doubtful.append(f"its actor crashed {seen.deaths} times")
-        is_known = bool(seen.outcomes) or seen.checked is not None or bool(bad or doubtful)
+        is_known = bool(seen.outcomes) or checked is not None or bool(bad or doubtful)
         state: State = "unhealthy" if bad else "degraded" if doubtful else "healthy" if is_known else "unknown"
         return Health(
             provider=provider,
             state=state,
             reasons=(*bad, *doubtful),
             failed_share=share,
-            checked=seen.checked,
+            checked=checked,
             open_breakers=opened,
             actor_deaths=seen.deaths,
-            actor_failed=seen.has_failed,
+            actor_failed=bool(seen.failed),
         )

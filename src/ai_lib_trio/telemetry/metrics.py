@@ -8,6 +8,7 @@ No thread and no port is opened: `exposition()` gives the page, for whatever ser
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ..errors import CallerError
@@ -44,10 +45,13 @@ OTHER = "other"
 class MetricsCollector:
     """A sink for any number of clients. `registry` is prometheus-client's, its default one if None.
 
-    `max_models` bounds how many models are told apart, over all providers; what comes later is counted as `other`.
+    `max_models` bounds how many models are told apart, over all providers, and `max_origins` how many origins and keys
+    at them; what comes later is counted as `other`.
     """
 
-    def __init__(self, registry: Any = None, *, prefix: str = "ailib", max_models: int = 100) -> None:
+    def __init__(
+        self, registry: Any = None, *, prefix: str = "ailib", max_models: int = 100, max_origins: int = 20
+    ) -> None:
         try:
             import prometheus_client as prometheus
         except ImportError as exc:
@@ -58,7 +62,9 @@ class MetricsCollector:
         self._exposition = prometheus.exposition
         self._max_models = max_models
         self._models: set[tuple[str, str]] = set()
-        self._breakers: dict[str, set[str]] = {}
+        self._max_origins = max_origins
+        self._origins: set[tuple[str, str, str]] = set()
+        self._breakers: dict[tuple[str, str, str], set[str]] = {}
         one = ("provider", "model")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Any:
@@ -76,11 +82,11 @@ class MetricsCollector:
         self._reroutes = counter("reroutes", "Calls handed to another target.", one)
         self._tokens = counter("tokens", "Tokens of replies, as providers reported them.", (*one, "type"))
         self._cost = counter("cost", "What calls cost, as well as it is known.", (*one, "currency"))
-        self._restarts = counter("actor_restarts", "Crashes of provider actors.", ("provider",))
+        self._restarts = counter("actor_restarts", "Crashes of actors.", ("provider", "actor"))
         self._feedback = counter("feedback", "What people said of replies.", ("kind", "value"))
         self._in_flight = gauge("calls_in_flight", "Calls that have not ended, by where they began.", one)
-        self._breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.", ("provider", "of"))
-        self._healthy = gauge("provider_healthy", "1 where the last declared check was met.", ("provider",))
+        self._breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.", ("provider", "origin", "key", "of"))
+        self._healthy = gauge("provider_healthy", "1 where the last declared check was met.", ("provider", "origin"))
         self._total_s = histogram("call_seconds", "From a call's start to its end.", (*one, "outcome"), TOTAL_S)
         self._first_s = histogram(
             "first_token_seconds", "From when an attempt went out to its first token.", one, FIRST_TOKEN_S
@@ -113,6 +119,15 @@ class MetricsCollector:
         self._models.add(pair)
         return pair
 
+    def origin_labels(self, provider: str, origin: str, key_number: int) -> tuple[str, str, str]:
+        """The labels of an origin and a key at it, within the bound."""
+        one = (provider, origin, str(key_number))
+        if one not in self._origins:
+            if len(self._origins) >= self._max_origins:
+                return (provider, OTHER, OTHER)
+            self._origins.add(one)
+        return one
+
 
 class _OneClient:
     """One client's sink: knows where its open calls began."""
@@ -141,16 +156,23 @@ class _OneClient:
             self._end(record)
         elif isinstance(record, BreakerChanged):
             name = record.of if record.of == "connection" else of.labels(record.provider, record.of)[1]
-            of._breaker.labels(record.provider, name).set(BREAKER[record.state])
-            of._breakers.setdefault(record.provider, set()).add(name)
+            where = of.origin_labels(record.provider, record.origin, record.key_number)
+            of._breaker.labels(*where, name).set(BREAKER[record.state])
+            of._breakers.setdefault(where, set()).add(name)
         elif isinstance(record, ActorRestarted):
-            of._restarts.labels(record.provider).inc()
-            for name in of._breakers.pop(record.provider, ()):  # the next actor begins with new ones
-                of._breaker.labels(record.provider, name).set(0.0)
+            of._restarts.labels(record.provider, record.actor).inc()
+            where = of.origin_labels(record.provider, record.origin, record.key_number)
+            if record.actor == "provider":
+                for name in of._breakers.pop(where, ()):  # the next actor begins with new ones
+                    of._breaker.labels(*where, name).set(0.0)
+            elif record.failed:  # nobody looks any more
+                with contextlib.suppress(KeyError):  # there was no check before the crashes
+                    of._healthy.remove(*where[:2])
         elif isinstance(record, FeedbackGiven):
             of._feedback.labels(record.kind, _told(record)).inc()
         elif isinstance(record, HealthChanged):
-            of._healthy.labels(record.provider).set(1.0 if record.is_healthy else 0.0)
+            where = of.origin_labels(record.provider, record.origin, 0)
+            of._healthy.labels(*where[:2]).set(1.0 if record.is_healthy else 0.0)
 
     def _ref(self, ref: str) -> tuple[str, str]:
         provider, _, model = ref.partition("/")

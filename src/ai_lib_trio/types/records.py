@@ -232,27 +232,41 @@ class FeedbackGiven(_Record, frozen=True):
 
 
 class ActorRestarted(_Record, frozen=True):
-    """A provider actor crashed. `failed` means that it crashed too often and stays down."""
+    """An actor crashed. `failed` means that it crashed too often and stays down.
+
+    `actor` is `provider` for one that admits calls, `health` for one that makes checks. Of several at one provider,
+    `origin` and `key_number` say which: the keys in use at one origin are counted from 1. Checks carry no key: 0.
+    """
 
     provider: str
     deaths: int
     failed: bool
+    origin: str = ""
+    key_number: int = 1
+    actor: str = "provider"
 
 
 class BreakerChanged(_Record, frozen=True):
-    """A breaker opened, let probes through, or closed. `of` is a model, or `connection` for what counts for all."""
+    """A breaker opened, let probes through, or closed; or its actor was replaced, and it with it, which is `closed`.
+
+    `of` is a model, or `connection` for what counts for all. `origin` and `key_number` say which actor's it is, as in
+    `ActorRestarted`; the key itself is in no record.
+    """
 
     provider: str
     of: str
     state: str
+    origin: str = ""
+    key_number: int = 1
 
 
 class HealthChanged(_Record, frozen=True):
-    """A declared check of a provider came out otherwise than the last one, or for the first time."""
+    """A declared check of a provider, at this origin, came out otherwise than the last one, or for the first time."""
 
     provider: str
     is_healthy: bool
     reason: str = ""
+    origin: str = ""
 
 
 class ManifestsChanged(_Record, frozen=True):
