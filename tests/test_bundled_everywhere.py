@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -106,7 +107,8 @@ def test_the_wheel_carries_its_type_marker_and_every_manifest(wheel: Path) -> No
         names = set(archive.namelist())
     assert "ai_lib_trio/py.typed" in names
     for path in (ROOT / "manifests").rglob("*.yaml"):
-        assert f"ai_lib_trio/_manifests/{path.relative_to(ROOT / 'manifests').as_posix()}" in names
+        name = f"ai_lib_trio/_manifests/{path.relative_to(ROOT / 'manifests').as_posix()}"
+        assert (f"{name}.gz" if path.parent.name == "models" else name) in names
     for path in (ROOT / "conformance").rglob("*.yaml"):
         assert f"ai_lib_trio/_conformance/{path.relative_to(ROOT / 'conformance').as_posix()}" in names
 
@@ -168,13 +170,15 @@ def test_a_wheel_holds_other_files_to_validators_that_were_made_with_it(wheel: P
 
 
 def test_two_wheels_of_one_checkout_hold_the_same_built_files(wheel: Path) -> None:
+    from ai_lib_trio.protocol.build import packed
     from ai_lib_trio.protocol.loader import Catalog
 
     expected = Catalog.open(environ={}).build()
     with zipfile.ZipFile(wheel) as archive:
         inside = "ai_lib_trio/_manifests/dist/"
         built = {name[len(inside) :]: archive.read(name) for name in archive.namelist() if name.startswith(inside)}
-    assert built == expected
+    assert built == {f"{name}.gz": packed(data) for name, data in expected.items()}
+    assert {name: gzip.decompress(built[f"{name}.gz"]) for name in expected} == expected
 
 
 def test_git_does_not_keep_what_is_built() -> None:

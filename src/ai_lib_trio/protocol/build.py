@@ -25,8 +25,10 @@ __all__ = [
     "encode_data",
     "is_ours_to_write",
     "make_index",
+    "packed",
     "plain",
     "restored",
+    "unpacked",
     "write_dist",
 ]
 
@@ -112,6 +114,20 @@ def make_index(
         msgspec.Raw(msgspec.json.encode({name: dict(sorted(found.items())) for name, found in sorted(models.items())})),
     )
     return msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n"
+
+
+def packed(data: bytes) -> bytes:
+    """A file as a wheel holds it, gzipped without a time of its own: the same bytes for the same library."""
+    import gzip  # when a wheel is built
+
+    return gzip.compress(data, 9, mtime=0)
+
+
+def unpacked(data: bytes) -> bytes:
+    """What `packed` was given."""
+    import zlib  # in a wheel; gzip itself is slow to import
+
+    return zlib.decompress(data, 16 + zlib.MAX_WBITS)
 
 
 def is_ours_to_write(out: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Imports `build`, `errors`, `manifest` for names alone, `yaml_source`. The rules that must stay true: opening a tree
 reads nothing but the names of its files; what `dist/` holds counts only where it was made of the very file beside it,
-or came in the wheel.
+or came in the wheel. A wheel holds what is large or made for the machine gzipped, as `NAME.gz`; only this file knows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import ManifestError
-from .build import DIST_FORMAT, KINDS, Index, digest
+from .build import DIST_FORMAT, KINDS, Index, digest, unpacked
 from .manifest import Provenance
 from .yaml_source import Document, read_yaml
 
@@ -37,9 +37,23 @@ if TYPE_CHECKING:
 __all__ = ["Tree", "bundled_tree", "given_tree"]
 
 SUFFIXES = (".yaml", ".yml", ".json")
+PACKED = ".gz"
 # Inside a checkout of the specification: its evolution tree first, which is the one that corrects known mistakes of the
 # long-term tree (FACTS of the specification, contradictions 1 and 4); what it lacks comes from the long-term tree.
 SPECIFICATION_TREES = ("v2", "v1")
+
+
+class _Packed:
+    """A file that a wheel holds gzipped, under the name and with the bytes that it has everywhere else."""
+
+    __slots__ = ("_file", "name")
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.name = file.name.removesuffix(PACKED)
+
+    def read_bytes(self) -> bytes:
+        return unpacked(self._file.read_bytes())
 
 
 class Tree:
@@ -65,7 +79,7 @@ class Tree:
         self.label = label
         self.single = single  # a file that is the whole tree
         self.dist = dist  # the folder `dist`, where there is one
-        self.is_trusted = is_trusted  # it came with the sources in one wheel: no hash is looked at
+        self.is_trusted = is_trusted  # it came with the sources in one wheel: packed, and no hash is looked at
         self._files: dict[str, dict[str, Any]] = {}
         self._index: Index | bool | None = False  # False while nobody looked
         self._fresh: Index | bool | None = False
@@ -82,6 +96,8 @@ class Tree:
                 if of != kind or not folder.is_dir():
                     continue
                 for file in folder.iterdir():
+                    if self.origin == "bundled" and file.name.endswith(PACKED):
+                        file = _Packed(file)
                     stem, suffix = os.path.splitext(file.name)
                     if suffix in SUFFIXES and not stem.startswith("."):
                         named.setdefault(stem, file)
@@ -100,12 +116,16 @@ class Tree:
         recorded = index.sources.get(f"{kind}/{file.name}")
         if recorded is None or not (self.is_trusted or digest(self._bytes(file, kind)) == recorded):
             return None
-        built = self.dist.joinpath(kind, f"{stem}.json")
         try:
-            data: bytes = built.read_bytes()
+            return self._built_bytes(kind, f"{stem}.json")
         except OSError:
             return None
-        return data
+
+    def _built_bytes(self, *name: str) -> bytes:
+        """A file of `dist/`. Raises `OSError`."""
+        *folders, last = name
+        data: bytes = self.dist.joinpath(*folders, f"{last}{PACKED if self.is_trusted else ''}").read_bytes()
+        return unpacked(data) if self.is_trusted else data
 
     def without_dist(self) -> Tree:
         """The same sources, and no `dist/`."""
@@ -130,14 +150,12 @@ class Tree:
         """The index of `dist/`, or None where there is none of our format."""
         if isinstance(self._index, bool):
             self._index = None
-            file = self.dist.joinpath("index.json") if self.dist is not None else None
-            if file is not None and file.is_file():
-                try:
-                    found = msgspec.json.decode(file.read_bytes(), type=Index)
-                except msgspec.MsgspecError:  # another program's dist: the sources count
-                    found = None
-                if found is not None and found.format == DIST_FORMAT:
-                    self._index = found
+            try:
+                found = None if self.dist is None else msgspec.json.decode(self._built_bytes("index.json"), type=Index)
+            except (OSError, msgspec.MsgspecError):  # there is none, or another program's: the sources count
+                found = None
+            if found is not None and found.format == DIST_FORMAT:
+                self._index = found
         return self._index
 
     def fresh_index(self) -> Index | None:
