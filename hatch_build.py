@@ -1,10 +1,9 @@
 """Puts the manifests into a wheel, with what loading them comes to: `dist/` and the validators, built and checked here.
 
-`dist/` and the lists of models are gzipped: they are most of the bytes, and nobody reads them in site-packages. Runs in
-the build's own environment, by the project's own `Catalog.check` and `build`. The rules that must stay true: a wheel
-with a manifest that has a fault is not built; the same sources give the same files. An editable install gets nothing
-from here: it reads the YAML beside `src`, or a `manifests/dist` that `ailib manifests build` made and that git does not
-keep.
+The YAML of providers, dialects and models is gzipped, and the lists of models in `dist/`: they are most of the bytes,
+and most programs read none of them. Runs in the build's own environment, by our own `Catalog.check` and `build`. The rules that must stay true: a wheel with a manifest that has a fault is not built; the same sources give the same
+files. An editable install gets nothing from here: it reads the YAML beside `src`, or a `manifests/dist` that `ailib
+manifests build` made and that git does not keep.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ai_lib_trio"
 INSIDE = f"{PACKAGE}/_manifests"
+PACKED = ("providers", "dialects", "models")
 
 
 class ManifestsHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -32,7 +32,7 @@ class ManifestsHook(BuildHookInterface):  # type: ignore[type-arg]
         included = build_data["force_include"]
         for part in sorted((root / "manifests").iterdir()):
             # A checkout's `dist` may be older than what is beside it.
-            if part.name not in ("dist", "models"):
+            if part.name != "dist" and part.name not in PACKED:
                 included[str(part)] = f"{INSIDE}/{part.name}"
         included[str(root / "conformance")] = f"{PACKAGE}/_conformance"  # what `ailib conformance` runs by itself
         self._temporary = tempfile.TemporaryDirectory()
@@ -51,7 +51,7 @@ def _built(root: Path) -> dict[str, bytes]:
     """The generated files by their place in the package. Raises `SystemExit` with every fault of the manifests."""
     sys.path.insert(0, str(root / "src"))
     try:
-        from ai_lib_trio.protocol.build import packed
+        from ai_lib_trio.protocol.build import packed, shipped
         from ai_lib_trio.protocol.loader import Catalog
     finally:
         sys.path.pop(0)
@@ -59,9 +59,10 @@ def _built(root: Path) -> dict[str, bytes]:
     faults = catalog.check()
     if faults:
         raise SystemExit("\n".join(str(fault) for fault in faults))
-    files = {f"_manifests/dist/{name}.gz": packed(data) for name, data in catalog.build().items()}
-    for file in sorted((root / "manifests/models").iterdir()):
-        files[f"_manifests/models/{file.name}.gz"] = packed(file.read_bytes())
+    files = {f"_manifests/dist/{name}": data for name, data in shipped(catalog.build()).items()}
+    for folder in PACKED:
+        for file in sorted((root / "manifests" / folder).iterdir()):
+            files[f"_manifests/{folder}/{file.name}.gz"] = packed(file.read_bytes())
     for name, code in catalog.validator().generate().items():
         files[f"protocol/_validators/{name}.py"] = code.encode()
     return files

@@ -67,13 +67,11 @@ SAID = {
 
 def main(rounds: int) -> None:
     sys.path.insert(0, str(ROOT / "src"))
-    from ai_lib_trio.protocol.build import packed, write_dist
+    from ai_lib_trio.protocol.build import shipped, write_dist
     from ai_lib_trio.protocol.loader import Catalog
 
     with tempfile.TemporaryDirectory() as folder:
-        write_dist(
-            Path(folder), {f"{name}.gz": packed(data) for name, data in Catalog.open(environ={}).build().items()}
-        )
+        write_dist(Path(folder), shipped(Catalog.open(environ={}).build()))
         for work, said in SAID.items():
             times = []
             for _ in range(rounds):

@@ -108,7 +108,7 @@ def test_the_wheel_carries_its_type_marker_and_every_manifest(wheel: Path) -> No
     assert "ai_lib_trio/py.typed" in names
     for path in (ROOT / "manifests").rglob("*.yaml"):
         name = f"ai_lib_trio/_manifests/{path.relative_to(ROOT / 'manifests').as_posix()}"
-        assert (f"{name}.gz" if path.parent.name == "models" else name) in names
+        assert (f"{name}.gz" if path.parent.name in ("providers", "dialects", "models") else name) in names
     for path in (ROOT / "conformance").rglob("*.yaml"):
         assert f"ai_lib_trio/_conformance/{path.relative_to(ROOT / 'conformance').as_posix()}" in names
 
@@ -170,15 +170,19 @@ def test_a_wheel_holds_other_files_to_validators_that_were_made_with_it(wheel: P
 
 
 def test_two_wheels_of_one_checkout_hold_the_same_built_files(wheel: Path) -> None:
-    from ai_lib_trio.protocol.build import packed
+    from ai_lib_trio.protocol.build import shipped
     from ai_lib_trio.protocol.loader import Catalog
 
     expected = Catalog.open(environ={}).build()
     with zipfile.ZipFile(wheel) as archive:
         inside = "ai_lib_trio/_manifests/dist/"
         built = {name[len(inside) :]: archive.read(name) for name in archive.namelist() if name.startswith(inside)}
-    assert built == {f"{name}.gz": packed(data) for name, data in expected.items()}
-    assert {name: gzip.decompress(built[f"{name}.gz"]) for name in expected} == expected
+    assert built == shipped(expected)
+    models = {name for name in expected if name.startswith("models/")}
+    assert {name: gzip.decompress(built[f"{name}.gz"]) for name in models} == {name: expected[name] for name in models}
+    assert {name: built[name] for name in expected if name not in models} == {
+        name: data for name, data in expected.items() if name not in models
+    }
 
 
 def test_git_does_not_keep_what_is_built() -> None:

@@ -272,6 +272,7 @@ def test_the_drawn_supervision_tree_has_the_tasks_that_there_are() -> None:
     without_a_name = {
         "async with open_client(...) as client",
         "nursery of the client",
+        "HealthActor.run",
         "ProviderActor.run",
         "your own task",
         "exchange of call 1, attempt",

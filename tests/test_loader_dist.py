@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ai_lib_trio.errors import ManifestError
 from ai_lib_trio.protocol import sources
-from ai_lib_trio.protocol.build import decode_data, encode_data, packed, write_dist
+from ai_lib_trio.protocol.build import decode_data, encode_data, shipped, write_dist
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import manifest_tree
 from ai_lib_trio.protocol.where import Where
@@ -118,7 +118,7 @@ def test_a_tree_with_a_fault_is_not_built(tree: Path) -> None:
 
 def test_the_bundled_set_means_the_same_from_dist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Catalog.open(environ={})
-    write_dist(tmp_path, {f"{name}.gz": packed(data) for name, data in plain.build().items()})
+    write_dist(tmp_path, shipped(plain.build()))
     original = sources.bundled_tree
 
     def with_dist() -> sources.Tree:

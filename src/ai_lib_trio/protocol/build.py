@@ -28,6 +28,7 @@ __all__ = [
     "packed",
     "plain",
     "restored",
+    "shipped",
     "unpacked",
     "write_dist",
 ]
@@ -121,6 +122,12 @@ def packed(data: bytes) -> bytes:
     import gzip  # when a wheel is built
 
     return gzip.compress(data, 9, mtime=0)
+
+
+def shipped(built: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of `dist/` as a wheel holds them: the lists of models are packed."""
+    models = {f"{name}.gz": packed(data) for name, data in built.items() if name.startswith("models/")}
+    return {name: data for name, data in built.items() if not name.startswith("models/")} | models
 
 
 def unpacked(data: bytes) -> bytes:

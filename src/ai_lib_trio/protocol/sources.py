@@ -2,7 +2,7 @@
 
 Imports `build`, `errors`, `manifest` for names alone, `yaml_source`. The rules that must stay true: opening a tree
 reads nothing but the names of its files; what `dist/` holds counts only where it was made of the very file beside it,
-or came in the wheel. A wheel holds what is large or made for the machine gzipped, as `NAME.gz`; only this file knows.
+or came in the wheel. A wheel holds its YAML and the built lists of models gzipped, as `NAME.gz`; only this file knows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Tree:
         self.label = label
         self.single = single  # a file that is the whole tree
         self.dist = dist  # the folder `dist`, where there is one
-        self.is_trusted = is_trusted  # it came with the sources in one wheel: packed, and no hash is looked at
+        self.is_trusted = is_trusted  # it came with the sources in one wheel: no hash is looked at, models are packed
         self._files: dict[str, dict[str, Any]] = {}
         self._index: Index | bool | None = False  # False while nobody looked
         self._fresh: Index | bool | None = False
@@ -123,9 +123,10 @@ class Tree:
 
     def _built_bytes(self, *name: str) -> bytes:
         """A file of `dist/`. Raises `OSError`."""
+        is_packed = self.is_trusted and name[0] == "models"
         *folders, last = name
-        data: bytes = self.dist.joinpath(*folders, f"{last}{PACKED if self.is_trusted else ''}").read_bytes()
-        return unpacked(data) if self.is_trusted else data
+        data: bytes = self.dist.joinpath(*folders, f"{last}{PACKED if is_packed else ''}").read_bytes()
+        return unpacked(data) if is_packed else data
 
     def without_dist(self) -> Tree:
         """The same sources, and no `dist/`."""
