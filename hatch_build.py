@@ -1,9 +1,10 @@
 """Puts the manifests into a wheel, with what loading them comes to: `dist/` and the validators, built and checked here.
 
-The YAML of providers, dialects and models is gzipped, and the lists of models in `dist/`: they are most of the bytes,
-and most programs read none of them. Runs in the build's own environment, by our own `Catalog.check` and `build`. The rules that must stay true: a wheel with a manifest that has a fault is not built; the same sources give the same
-files. An editable install gets nothing from here: it reads the YAML beside `src`, or a `manifests/dist` that `ailib
-manifests build` made and that git does not keep.
+YAML of providers, dialects and models is gzipped, and so are the lists of models in `dist/`: most of the bytes, and
+most programs read none of them. Runs in the build's own environment, by our own `Catalog.check` and `build`. The rules
+that must stay true: a wheel with a manifest that has a fault is not built; the same sources give the same files. An
+editable install gets nothing from here: it reads the YAML beside `src`, or a `manifests/dist` that `ailib manifests
+build` made and that git does not keep.
 """
 
 from __future__ import annotations
