@@ -180,3 +180,8 @@ def test_our_own_files_are_valid_when_they_are_given_by_path_too(capsys: pytest.
     passed = {found["name"] for found in json.loads(capsys.readouterr().out)["passed"]}
     assert {path.stem for path in (folder / "providers").glob("*.yaml")} <= passed
     assert "jina" in passed
+
+
+def test_a_folder_without_a_manifest_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["manifests", "validate", str(tmp_path)]) == 1
+    assert "no manifest is in" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -
     """Read manifests strictly, check them by our schemas, and compile everything in them.
 
     Takes providers, files and directories; without any, the bundled set. Unknown keys are errors here. Each fault
-    names file, line and path. Exit 1 if there is one.
+    names file, line and path. Exit 1 if there is one, or nothing to check.
     """
     report = _Report()
     for name in names:
@@ -83,6 +83,8 @@ def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -
             report.add_provider(name, manifests)
     if not names:
         report.add_path(manifests)
+    if not report.passed and not report.faults:
+        raise CallerError(f"no manifest is in {', '.join(names) or manifests}", kind="bad_argument")
     if as_document:
         sys.stdout.write(as_json({"ok": not report.faults, **report.plain()}) + "\n")
     else:
