@@ -39,11 +39,10 @@ async def test_the_winner_is_on_stdout_and_the_ledger_on_stderr(tmp_path: Path) 
         assert won.startswith("quick/a  won")
         assert lost.startswith("stuck/b  lost")
         assert sim.open_connections == 0
-        # A race may be won before its loser has said anything; what it said is not answered.
-        assert {entry.body["model"]: entry.outcome for entry in sim.entries} in (
-            {"a": "served", "b": "client_closed"},
-            {"a": "served"},
-        )
+        # A race may be won before its loser has said anything. Closing is a reset where bytes of the reply lie unread.
+        outcomes = {entry.body["model"]: entry.outcome for entry in sim.entries}
+        assert outcomes.pop("b", "client_closed") in ("client_closed", "reset_by_client")
+        assert outcomes == {"a": "served"}
 
 
 async def test_a_quorum_and_a_hedge_as_json(tmp_path: Path) -> None:
