@@ -43,8 +43,8 @@ if sys.version_info < (3, 11):
 __all__ = ["Slot", "Supervisor"]
 
 RESTART_PAUSE_S = 0.1  # long enough that a crash loop does not spin, short enough that no caller notices
-# An exchange that was cancelled ends in a few turns of the scheduler, each of which may be long where a thousand of them
-# end at one moment. Reaching this bound is a bug.
+# An exchange that was cancelled ends in a few turns of the scheduler, each of which may be long where a thousand of
+# them end at one moment. Reaching this bound is a bug.
 LEAVE_S = 5.0
 CLOSED = ("client_closed", "the client was closed while the call was running")
 

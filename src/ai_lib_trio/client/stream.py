@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatStream", "Drive"]
 
-# An exchange that was cancelled ends in a few turns of the scheduler, each of which may be long where a thousand streams
-# end at one moment. Reaching it is a counted bug.
+# An exchange that was cancelled ends in a few turns of the scheduler, each of which may be long where a thousand
+# streams end at one moment. Reaching it is a counted bug.
 LEAVE_S = 5.0
 
 
