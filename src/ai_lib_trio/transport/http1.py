@@ -27,13 +27,15 @@ __all__ = ["MAX_HEAD_BYTES", "Endpoint", "ResponseReader", "endpoint_of", "head_
 # What one head may take, and informational ones before it, and what the chunk coding may take between two pieces of a
 # body. The httpx engine's bound (httpcore 1.0: MAX_INCOMPLETE_EVENT_SIZE); servers send 1 to 8 KiB.
 MAX_HEAD_BYTES = 100 * 1024
+USUAL_HEAD_BYTES = 8 * 1024  # lines of larger heads are not remembered
 
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
 _name = re.compile(_TOKEN)
 _value = re.compile(rb"[^\x00\r\n]*")
 _end_of_head = re.compile(rb"\n\r?\n")
-_status_line = re.compile(r"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: .*)?")
-_stray = re.compile(r"[\x00\r\x0b\x0c]")  # what neither a reason nor a header's value may hold
+# Neither a reason nor a header's value may hold what ends lines elsewhere.
+_status_line = re.compile(r"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: [^\n\x00\r\x0b\x0c]*)?")
+_field = re.compile(rf"({_TOKEN.decode()}):[ \t]*([^\n\x00\r\x0b\x0c]*)")
 _length = re.compile(r"[0-9]{1,20}")
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -124,10 +126,46 @@ def place_of(url: str) -> str:
 # ---- what comes in
 
 
-@functools.lru_cache(512)  # a server names its headers the same way every time
-def _lowered(name: str) -> str:
-    """The name of a header in lower case; nothing for what is no name."""
-    return name.lower() if name.isascii() and _name.fullmatch(name.encode("ascii")) else ""
+@functools.lru_cache(256)  # a server sends most lines of its heads the same every time
+def _field_of(line: str) -> tuple[str, str] | None:
+    """The name, in lower case, and the value of one line. None for what is no header."""
+    match = _field.fullmatch(line)
+    return None if match is None else (match[1].lower(), match[2].rstrip(" \t"))
+
+
+@functools.lru_cache(64)
+def _status_of(line: str) -> tuple[int, bool] | None:
+    """The status that a first line says, and whether its version closes connections. None for what is no such line."""
+    match = _status_line.fullmatch(line)
+    return None if match is None else (int(match[2]), match[1] < "1.1")
+
+
+def _length_of(value: str) -> str | None:
+    """The length that a header's value says, once or several times. None for what is none."""
+    if "," in value:
+        first, *others = (part.strip(" \t") for part in value.split(","))
+        value = first if others == [first] * len(others) else ""
+    return value if _length.fullmatch(value) else None
+
+
+def _head_in(data: bytes, start: int) -> tuple[str, list[tuple[str, str] | None], int] | None:
+    """The head that data begins with: its first line, its headers (None for what is none), and its bytes.
+
+    None where it has no end yet; `start` is where to look for one.
+    """
+    end = data.find(b"\r\n\r\n", start)
+    if end >= 0:
+        first, *lines = data[:end].decode("latin-1").split("\r\n")
+        fields = list(map(_field_of if end <= USUAL_HEAD_BYTES else _field_of.__wrapped__, lines))
+        if all(fields) and "\n" not in first:
+            return first, fields, end + 4
+    # Lines that end in a bare line feed, or are folded: rare, and read with more care.
+    match = _end_of_head.search(data, start)
+    if match is None:
+        return None
+    text = data[: match.end()].decode("latin-1").replace("\r\n", "\n").rstrip("\n")
+    first, *lines = _unfolded(text.split("\n"))
+    return first, list(map(_field_of.__wrapped__, lines)), match.end()
 
 
 class _Pieces:
@@ -223,18 +261,17 @@ class ResponseReader:
         while not self.status:
             if data[:1] < b"!" and data:
                 return self._broken("no status line")
-            match = _end_of_head.search(data, self._searched)
-            read = len(data) if match is None else match.end()
+            head = _head_in(data, self._searched)
+            read = len(data) if head is None else head[2]
             if self._barren_bytes + read > MAX_HEAD_BYTES:
                 return self._broken("a head without an end")
-            if match is None:
-                self._searched = max(0, len(data) - 2)
+            if head is None:
+                self._searched = max(0, len(data) - 3)
                 return b""
             self._barren_bytes += read
-            block, data = data[:read], data[read:]
             self._searched = 0
-            self._head = data
-            if not self._parse(block):
+            self._head = data = data[read:]
+            if not self._take_head(head[0], head[1]):
                 return b""
         self._head = b""
         self._barren_bytes = 0
@@ -249,41 +286,32 @@ class ResponseReader:
         self._head = b""
         return b""
 
-    def _parse(self, block: bytes) -> bool:
-        """Read one head. False where it is faulty."""
-        text = block.decode("latin-1").replace("\r\n", "\n")
-        first, *lines = text.rstrip("\n").split("\n")
-        line = _status_line.fullmatch(first)
+    def _take_head(self, first: str, fields: list[tuple[str, str] | None]) -> bool:
+        """Go by one head. False where it is faulty."""
+        line = _status_of(first)
         if line is None:
             self._broken("no status line")
             return False
-        if _stray.search(text):
-            self._broken("a line that is no header")
-            return False
-        status = int(line[2])
+        status, is_closing = line
         headers: list[tuple[str, str]] = []
         length: str | None = None
         is_chunked = False
-        is_closing = line[1] < "1.1"
-        for one in lines if "\n " not in text and "\n\t" not in text else _unfolded(lines):
-            raw_name, colon, raw_value = one.partition(":")
-            name = _lowered(raw_name)
-            if not name or not colon:
+        for field in fields:
+            if field is None:
                 self._broken("a line that is no header")
                 return False
-            value = raw_value.strip(" \t")
+            name, value = field
             if name not in _FRAMING:
-                headers.append((name, value))
+                headers.append(field)
                 continue
             if name == "content-length":
-                said = {part.strip(" \t") for part in value.split(",")}
-                value = said.pop()
-                if said or not _length.fullmatch(value) or (length is not None and value != length):
+                said = _length_of(value)
+                if said is None or (length is not None and said != length):
                     self._broken("lengths that are none, or contradict each other")
                     return False
                 if length is not None:
                     continue
-                length = value
+                length = value = said
             elif name == "transfer-encoding":
                 value = value.lower()
                 if value != "chunked" or is_chunked:
@@ -350,10 +378,10 @@ class ResponseReader:
 
 
 def _unfolded(lines: list[str]) -> list[str]:
-    """Lines that begin with white space belong to the one before; a first one belongs to nothing, and is no header."""
-    whole: list[str] = []
-    for line in lines:
-        if whole and line[:1] in (" ", "\t"):
+    """Lines that begin with white space belong to the header before; without one they stay, and are no header."""
+    whole = lines[:1]
+    for number, line in enumerate(lines[1:]):
+        if number and line[:1] in (" ", "\t"):
             whole[-1] += " " + line.lstrip(" \t")
         else:
             whole.append(line)
