@@ -22,7 +22,14 @@ from ai_lib_trio.transport.native import NativeEngine
 
 __all__ = ["CLIENTS", "ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
 
-ENGINES = ["httpx", "native", pytest.param("hub", marks=pytest.mark.skipif(not Hub.is_available(), reason="no epoll"))]
+_needs_epoll = pytest.mark.skipif(not Hub.is_available(), reason="no epoll")
+# The native engine three ways: without a hub; with one, for replies that it reads, and for those that it does not.
+ENGINES = [
+    "httpx",
+    "native",
+    pytest.param("hub", marks=_needs_epoll),
+    pytest.param("hub, whole replies", marks=_needs_epoll),
+]
 
 # Of these two the user brings the client: its pool is not ours to look into.
 CLIENTS = ["a client of httpx", "a client of httpx2"] if sys.version_info >= (3, 11) else ["a client of httpx"]
@@ -30,14 +37,14 @@ CLIENTS = ["a client of httpx", "a client of httpx2"] if sys.version_info >= (3,
 
 @contextlib.asynccontextmanager
 async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
-    """An engine, closed with the block; `hub` is the native one with a hub, `native` the one without."""
+    """An engine, closed with the block; see `ENGINES`."""
     if kind in CLIENTS:
         library = importlib.import_module(kind.rpartition(" ")[2])
         context = settings.pop("ssl_context", True)
         async with library.AsyncClient(verify=context, trust_env=False, **settings) as client:
             yield HttpxClientEngine(client)
         return
-    if kind != "hub":
+    if not kind.startswith("hub"):
         engine: Any = HttpxEngine(**settings) if kind == "httpx" else NativeEngine(**settings)
         try:
             yield engine
@@ -49,7 +56,7 @@ async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)
-        engine = NativeEngine(hub=hub, **settings)
+        engine = NativeEngine(hub=hub, **settings) if kind == "hub" else _WholeReplies(hub=hub, **settings)
         try:
             yield engine
         except BaseException as exc:  # kept out of the nursery, which would wrap it
@@ -60,6 +67,14 @@ async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
         nursery.cancel_scope.cancel()
     if error is not None:
         raise error
+
+
+class _WholeReplies(NativeEngine):
+    """Expects every reply in one piece."""
+
+    async def exchange(self, request: WireRequest, sink: Any) -> None:
+        request.is_streamed = False
+        await super().exchange(request, sink)
 
 
 class KeepingSink:
@@ -111,8 +126,9 @@ class KeepingSink:
 
 
 def post(server: Any, body: bytes = b"{}", *, method: str = "POST", path: str = "/v1/x", **headers: str) -> WireRequest:
+    """A request whose reply is read by the hub where the engine has one."""
     pairs = [("content-type", "application/json"), *((name.replace("_", "-"), text) for name, text in headers.items())]
-    return WireRequest(method, server.url + path, pairs, body)
+    return WireRequest(method, server.url + path, pairs, body, is_streamed=True)
 
 
 async def fetch(engine: Any, request: WireRequest, sink: KeepingSink | None = None) -> KeepingSink:

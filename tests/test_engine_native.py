@@ -350,12 +350,13 @@ async def test_idle_connections_beyond_the_bound_and_expired_ones_are_closed_whe
         assert engine.open_connections == 1
 
 
-async def test_the_hub_closes_an_idle_connection_as_soon_as_the_server_does(quiescence: Quiescence) -> None:
+@pytest.mark.parametrize("kind", ["hub", "hub, whole replies"])
+async def test_the_hub_closes_an_idle_connection_as_soon_as_the_server_does(kind: str, quiescence: Quiescence) -> None:
     async def handler(connection: Connection) -> None:
         await connection.request()
         await connection.send(sized(OK))
 
-    async with raw_server(handler) as server, engine_of("hub") as engine:
+    async with raw_server(handler) as server, engine_of(kind) as engine:
         await fetch(engine, post(server))
         await server.wait_no_connection()
         await wait_all_tasks_blocked()
@@ -402,7 +403,7 @@ def names() -> Names:
 
 
 def named(server: Any, body: bytes = b"{}") -> WireRequest:
-    return WireRequest("POST", f"http://a-host.example:{server.port}/v1/x", [], body)
+    return WireRequest("POST", f"http://a-host.example:{server.port}/v1/x", [], body, is_streamed=True)
 
 
 async def test_a_name_is_looked_up_once_for_all_calls_that_begin_together(quiescence: Quiescence, names: Names) -> None:
@@ -462,7 +463,7 @@ async def test_calls_that_waited_for_a_lookup_that_failed_look_for_themselves(
 
     async def call(engine: Any) -> None:
         with pytest.raises(TransportError) as info:
-            await fetch(engine, WireRequest("POST", "http://a-host.example/x", [], b"{}"))
+            await fetch(engine, WireRequest("POST", "http://a-host.example/x", [], b"{}", is_streamed=True))
         said.append(info.value.message)
 
     async with engine_of("native") as engine:

@@ -194,7 +194,7 @@ def test_a_breaker_never_lets_a_call_through_while_open_nor_more_than_its_probes
                 ("half_open", "open"),
                 ("half_open", "closed"),
             )
-        current = [one for one, _ in passes if one == breaker._generation]
+        current = [one for one, _ in passes if one == breaker.generation]
         if breaker.state(now) == "half_open":
             assert len(current) <= RULES.probes
         if breaker.state(now) == "open":

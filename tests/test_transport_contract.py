@@ -152,7 +152,7 @@ async def test_a_header_that_cannot_be_sent_is_the_callers_error_and_shows_no_va
 async def test_an_address_that_is_none_is_the_callers_error(quiescence: Quiescence, kind: str, url: str) -> None:
     async with engine_of(kind) as engine:
         with pytest.raises(CallerError) as info:
-            await fetch(engine, WireRequest("POST", url, [], b"{}"))
+            await fetch(engine, WireRequest("POST", url, [], b"{}", is_streamed=True))
     assert info.value.kind == "bad_argument"
 
 
@@ -577,7 +577,7 @@ async def test_an_unreachable_port_is_a_failed_connection_and_nothing_was_sent(
 async def test_a_name_without_an_address_is_a_failed_connection(quiescence: Quiescence, kind: str) -> None:
     async with engine_of(kind) as engine:
         with pytest.raises(TransportError) as info:
-            await fetch(engine, WireRequest("POST", "https://no-such-host.invalid/x", [], b""))
+            await fetch(engine, WireRequest("POST", "https://no-such-host.invalid/x", [], b"", is_streamed=True))
     assert (info.value.kind, info.value.message) == ("connect", "the host no-such-host.invalid has no address")
 
 
@@ -602,7 +602,7 @@ async def test_other_ways_to_name_this_machine_are_reached(quiescence: Quiescenc
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         async with engine_of(kind) as engine:
-            sink = await fetch(engine, WireRequest("POST", f"http://{host}:{port}/x", [], b"{}"))
+            sink = await fetch(engine, WireRequest("POST", f"http://{host}:{port}/x", [], b"{}", is_streamed=True))
         nursery.cancel_scope.cancel()
     assert sink.body == OK
     assert seen == [f"{host}:{port}"]
@@ -990,7 +990,7 @@ async def test_cancelled_while_connecting_nothing_is_left(quiescence: Quiescence
             filler.connect_ex(("127.0.0.1", port))
         async with engine_of(kind) as engine:
             with trio.move_on_after(0.05) as scope:
-                await fetch(engine, WireRequest("POST", f"http://127.0.0.1:{port}/", [], b"{}"))
+                await fetch(engine, WireRequest("POST", f"http://127.0.0.1:{port}/", [], b"{}", is_streamed=True))
             assert scope.cancelled_caught
             assert engine.open_connections == 0
         for filler in fillers:

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from .errors import AdmissionError, AiLibError
 from .types.admission import Forecast, GateView, LimitsSeen
 from .types.events import StreamingEvent
@@ -111,14 +113,8 @@ class Call:
         number: int,
         request: Request,
         target: Any,
-        *,
         deadline: float = math.inf,
         timeouts: Timeouts | None = None,
-        attempt: int = 1,
-        log: list[Any] | None = None,
-        skipped: list[Skipped] | None = None,
-        warnings: list[str] | None = None,
-        generators: dict[int, Random] | None = None,
         tenant: str = "",
         tokens: int = 0,
         retry: int = 0,
@@ -129,11 +125,11 @@ class Call:
         self.target = target
         self.deadline = deadline
         self.timeouts = timeouts
-        self.attempt = attempt
-        self.log: list[Any] = [] if log is None else log
-        self.skipped: list[Skipped] = [] if skipped is None else skipped
-        self.warnings: list[str] = [] if warnings is None else warnings
-        self.generators: dict[int, Random] = {} if generators is None else generators
+        self.attempt = 1
+        self.log: list[Any] = []
+        self.skipped: list[Skipped] = []
+        self.warnings: list[str] = []
+        self.generators: dict[int, Random] = {}
         self.tenant = tenant
         self.tokens = tokens
         self.retry = retry
@@ -151,23 +147,26 @@ class Call:
         deadline: float | None = None,
     ) -> Call:
         """This call for another attempt, target or lane; what is not given stays."""
-        return Call(
-            self.number,
-            self.request if request is None else request,
-            self.target if target is None else target,
-            deadline=self.deadline if deadline is None else deadline,
-            timeouts=self.timeouts,
-            attempt=self.attempt,
-            log=self.log,
-            skipped=self.skipped,
-            warnings=self.warnings,
-            generators=self.generators,
-            tenant=self.tenant,
-            tokens=self.tokens if tokens is None else tokens,
-            retry=retry,
-            lane=self.lane if lane is None else lane,
-        )
+        call = _new_call(Call)  # not by its arguments: fifteen named ones cost more than all else here
+        call.number = self.number
+        call.request = self.request if request is None else request
+        call.target = self.target if target is None else target
+        call.deadline = self.deadline if deadline is None else deadline
+        call.timeouts = self.timeouts
+        call.attempt = self.attempt
+        call.log = self.log
+        call.skipped = self.skipped
+        call.warnings = self.warnings
+        call.generators = self.generators
+        call.tenant = self.tenant
+        call.tokens = self.tokens if tokens is None else tokens
+        call.retry = retry
+        call.lane = self.lane if lane is None else lane
+        call.entry = None
+        return call
 
+
+_new_call = object.__new__
 
 Service = Callable[[Call, Outlet], Awaitable[None]]
 
@@ -219,7 +218,6 @@ class Ticket:
 
     def __init__(
         self,
-        *,
         number: int,
         attempt: int,
         model: str,
@@ -246,7 +244,7 @@ class Ticket:
         return f"<Ticket {self.number}.{self.attempt} {self.model} tenant {self.tenant!r} {self.tokens} tokens>"
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission."""
 
     error: AiLibError | None

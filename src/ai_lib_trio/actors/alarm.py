@@ -32,9 +32,10 @@ class Alarm:
 
 
 class AlarmClock:
-    """The alarms of one actor. `run` is its task."""
+    """The alarms of one actor. `run` is its task; `now` gives trio's time, by one call instead of three."""
 
     def __init__(self) -> None:
+        self.now = trio.lowlevel.current_clock().current_time
         self._list: list[tuple[float, int, Alarm]] = []
         self._entries = 0  # so that alarms of one moment are never compared
         self._dead = 0
@@ -65,7 +66,7 @@ class AlarmClock:
     async def run(self) -> None:
         """Ring until cancelled."""
         while True:
-            self._ring(trio.current_time())
+            self._ring(self.now())
             with trio.CancelScope(deadline=self._list[0][0] if self._list else math.inf) as self._sleep:
                 await trio.sleep_forever()
             self._sleep = None

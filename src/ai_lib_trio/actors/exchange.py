@@ -71,7 +71,7 @@ class Home(Protocol):
     hooks: Hooks
     clock: AlarmClock
 
-    def learnt(self, job: Job, seen: LimitsSeen) -> None:
+    def learnt(self, job: Job, seen: LimitsSeen, now: float) -> None:
         """The reply told its limits."""
         ...
 
@@ -136,12 +136,12 @@ class Exchange:
         job = self._job
         request = self._request()
         progress = self._progress
-        progress.started_at = trio.current_time()
+        progress.started_at = started_at = self._clock.now()
         if self._hooks.on:
             call = job.call
             self._hooks.emit(
                 AttemptStarted(
-                    at_s=progress.started_at,
+                    at_s=started_at,
                     call=call.number,
                     attempt=call.attempt,
                     provider=self._target.manifest.id,
@@ -151,7 +151,7 @@ class Exchange:
         connect_s = self._timeouts.connect_s
         if connect_s is None:
             connect_s = self._target.manifest.endpoint.timeout_ms / 1000
-        self._clock.move(self._alarm, progress.started_at + connect_s)
+        self._clock.move(self._alarm, started_at + connect_s)
         try:
             with job.scope:
                 try:
@@ -192,12 +192,12 @@ class Exchange:
                 if len(target.dressed) >= MAX_DRESSED:
                     target.dressed.clear()
                 dressed = target.dressed[key] = (headers, *self._dressed(path, query, headers))
-            return WireRequest(method, dressed[1], dressed[2], body)
+            return WireRequest(method, dressed[1], dressed[2], body, is_streamed=request.stream)
         url, headers = self._dressed(path, query, headers)
         secret = target.secret.reveal() if target.secret is not None else None
         at = self._home.rules.wall_time()
         headers = signature(target.auth, secret, method=method, url=url, headers=headers, body=body, at=at)
-        return WireRequest(method, url, headers, body)
+        return WireRequest(method, url, headers, body, is_streamed=request.stream)
 
     def _dressed(self, path: str, query: Pairs, headers: Pairs) -> tuple[str, Pairs]:
         """The URL and headers of a request, with its key and what it accepts."""
@@ -219,7 +219,7 @@ class Exchange:
 
     def sending(self) -> None:
         """See `transport.base.Sink`."""
-        now = trio.current_time()
+        now = self._clock.now()
         self._progress.sent_at = now
         self._phase = "first_byte"
         self._clock.move(self._alarm, now + self._timeouts.first_byte_s)
@@ -227,7 +227,7 @@ class Exchange:
     def head(self, status: int, headers: Headers) -> None:
         """See `transport.base.Sink`."""
         progress = self._progress
-        now = trio.current_time()
+        now = self._clock.now()
         if progress.sent_at is None:
             progress.sent_at = now
         progress.head_at = now
@@ -238,7 +238,7 @@ class Exchange:
         self._clock.move(self._alarm, now + self._timeouts.first_byte_s)
         seen = read_limits(progress.headers, self._target.manifest.rate_limits, self._home.rules.wall_time())
         if seen is not None:
-            self._home.learnt(self._job, seen)
+            self._home.learnt(self._job, seen, now)
         if 300 <= status < 400:
             raise self._ours("redirected", f"answered with a redirect ({status}), which is not followed")
         if status >= 400:
@@ -260,7 +260,7 @@ class Exchange:
         self._progress.bytes_in += len(chunk)
         if self._phase == "drain":
             return True
-        now = trio.current_time()
+        now = self._clock.now()
         self._idle_at = now + self._timeouts.idle_s
         self._clock.move(self._alarm, self._idle_at)
         if self._timeouts.min_bytes_per_s > 0:
@@ -275,7 +275,7 @@ class Exchange:
         """See `transport.base.Sink`."""
         # The consumer's slowness is not the provider's: the clocks stand still meanwhile.
         self._clock.move(self._alarm, math.inf)
-        stopped_at = trio.current_time()
+        stopped_at = self._clock.now()
         while True:
             await self._job.outlet.wait_room()
             if self._inflater is None or self._phase == "drain":
@@ -284,7 +284,7 @@ class Exchange:
             if self._inflate():
                 break
         phase_s = DRAIN_S if self._phase == "drain" else self._timeouts.idle_s
-        now = trio.current_time()
+        now = self._clock.now()
         self._window_at += now - stopped_at
         self._idle_at = now + phase_s
         self._clock.move(self._alarm, self._idle_at)
@@ -326,7 +326,7 @@ class Exchange:
         if pipeline.closed:
             # The reply said that it is over. Its body's end makes the connection reusable, but is not waited for long.
             self._phase = "drain"
-            self._clock.move(self._alarm, trio.current_time() + DRAIN_S)
+            self._clock.move(self._alarm, self._clock.now() + DRAIN_S)
         return has_room
 
     def _end(self, cut: TransportError | None) -> None:
@@ -353,7 +353,7 @@ class Exchange:
         progress.events += len(batch)
         _count(batch, progress)
         if progress.first_token_at is None and has_output(batch):
-            progress.first_token_at = now = trio.current_time()
+            progress.first_token_at = now = self._clock.now()
             if self._hooks.on:
                 call = self._job.call
                 after = 0.0 if progress.started_at is None else now - progress.started_at
@@ -371,7 +371,7 @@ class Exchange:
             call = self._job.call
             self._hooks.emit(
                 EventBatch(
-                    at_s=trio.current_time(),
+                    at_s=self._clock.now(),
                     call=call.number,
                     attempt=call.attempt,
                     events=len(batch),
@@ -404,7 +404,7 @@ class Exchange:
             return self._ours("connect_timeout", "could not be reached in time")
         if self._phase == "first_byte":
             return self._ours("first_byte_timeout", f"sent nothing for {timeouts.first_byte_s:g} s after the request")
-        if trio.current_time() < self._idle_at:
+        if self._clock.now() < self._idle_at:
             return self._ours("throughput_timeout", f"brought less than {timeouts.min_bytes_per_s:g} bytes a second")
         return self._ours("idle_timeout", f"fell silent for {timeouts.idle_s:g} s in the middle of its reply")
 

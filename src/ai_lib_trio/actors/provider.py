@@ -227,10 +227,10 @@ class ProviderActor:
         self._docket.settle(job, error)
         self.release(job)
 
-    def learnt(self, job: Job, seen: LimitsSeen) -> None:
+    def learnt(self, job: Job, seen: LimitsSeen, now: float) -> None:
         """The reply to a job told its limits."""
         assert job.ticket is not None
-        self._at_gate(self.gate.learnt, job.ticket, seen, trio.current_time())
+        self._at_gate(self.gate.learnt, job.ticket, seen, now)
 
     def release(self, job: Job) -> None:
         """Give a settled job's permit back, and tell the gate how it went."""
@@ -243,30 +243,34 @@ class ProviderActor:
         start = now if progress.admitted_at is None else progress.admitted_at
         first = progress.first_token_at
         ending = Ending(
-            error=job.error,
-            state=job.state(),
-            is_left=job.error is not None and job.error.kind == "client_closed",
-            took_s=now - start,
-            first_token_s=None if first is None else first - start,
-            usage=progress.usage,
+            job.error,
+            job.state(),
+            job.error is not None and job.error.kind == "client_closed",
+            now - start,
+            None if first is None else first - start,
+            progress.usage,
         )
-        self._at_gate(self.gate.ended, ticket, ending, now)
+        self._at_gate(self._ended, ticket, ending, now)
         if self._tickets:
             self._wake()
-        else:
-            self._at_gate(self._tell_news)
+
+    def _ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
+        self.gate.ended(ticket, ending, now)
+        if not self._tickets:  # otherwise the turn that comes tells it
+            self._tell_news()
 
 
 def _ticket(job: Job) -> Ticket:
     call = job.call
+    # By place: nine names cost as much as everything else at the gate.
     return Ticket(
-        number=call.number,
-        attempt=call.attempt,
-        model=call.target.model,
-        arrived=job.progress.queued_at,
-        deadline=call.deadline,
-        tenant=call.tenant,
-        tokens=call.tokens,
-        is_retry=call.retry > 0,
-        item=job,
+        call.number,
+        call.attempt,
+        call.target.model,
+        job.progress.queued_at,
+        call.deadline,
+        call.tenant,
+        call.tokens,
+        call.retry > 0,
+        job,
     )

@@ -390,7 +390,7 @@ class AiClient:
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
         tenant = terms.tenant and target.masked_name(terms.tenant)  # a key that names a tenant is in no record
-        return Call(self._calls, request, target, deadline=deadline, timeouts=terms.timeouts, tenant=tenant)
+        return Call(self._calls, request, target, deadline, terms.timeouts, tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
         target = await self._targets.find(model, api)

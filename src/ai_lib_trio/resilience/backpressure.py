@@ -46,11 +46,24 @@ class GateRules(NamedTuple):
     weights: Mapping[str, float] = {}
 
 
-class _Passes(NamedTuple):
-    limiter: Limiter
-    mark: Mark
-    model: int
-    connection: int
+class _Lane:
+    """What one model's calls pass: the limits that they share, and two breakers (None where there are none).
+
+    `latencies` are seconds to the first token, the latest last.
+    """
+
+    __slots__ = ("connection", "latencies", "limiter", "model")
+
+    def __init__(self, limiter: Limiter, model: Breaker | None, connection: Breaker | None) -> None:
+        self.limiter = limiter
+        self.model = model
+        self.connection = connection
+        self.latencies: deque[float] = deque(maxlen=LATENCY_SAMPLES)
+
+
+_Passes = tuple[
+    _Lane, Mark, int, int
+]  # of an admitted ticket: with the passes of the model's breaker and the connection's
 
 
 class ProviderGate:
@@ -66,7 +79,7 @@ class ProviderGate:
         self._limiters: dict[str, Limiter] = {}
         self._breakers: dict[str, Breaker] = {}
         self._told: dict[str, str] = {}  # the last state of each breaker that was news
-        self._latencies: dict[str, deque[float]] = {}
+        self._lanes: dict[str, _Lane] = {}  # by model, from its first admitted call on
         self._has_opened = False
         self._wake_at = math.inf
         self._news: list[tuple[float, str, str]] = []  # when, of what, and what it is now
@@ -90,19 +103,21 @@ class ProviderGate:
         inflight = self._inflight
         if self._queue or self._fresh or 2 * (len(inflight) + 1) > self.rules.max_inflight or ticket.deadline <= now:
             return False
-        limiter = self._limiter(ticket.model, now)
-        if not (limiter.is_idle or limiter.has_plenty(ticket.tokens, now)):
-            return False
-        passes = 0, 0
-        if self.rules.breaker is not None:
-            connection, model = self._breaker(CONNECTION), self._breaker(ticket.model)
-            if not (connection.is_closed and model.is_closed):
+        lane = self._lanes.get(ticket.model) or self._lane(ticket.model, now)
+        model, connection = lane.model, lane.connection
+        if model is not None and connection is not None:
+            if not (model.is_closed and connection.is_closed):
                 return False
-            passes = model.enter(now), connection.enter(now)
+            passes = model.generation, connection.generation
+        else:
+            passes = 0, 0
+        mark = lane.limiter.take_of_plenty(ticket.tokens, now)
+        if mark is None:
+            return False
         if self._budget is not None:
             self._budget.deposit(now)
         inflight[ticket] = None
-        ticket.marks = _Passes(limiter, limiter.take(ticket.tokens, now), *passes)
+        ticket.marks = lane, mark, *passes
         return True
 
     def offer(self, ticket: Ticket, now: float) -> AdmissionError | None:
@@ -152,8 +167,9 @@ class ProviderGate:
                 break
             self._queue.serve(ticket)
             self._inflight[ticket] = None
+            lane = self._lane(ticket.model, now)
             mark = limiter.take(ticket.tokens, now)
-            ticket.marks = _Passes(limiter, mark, self._enter(ticket.model, now), self._enter(CONNECTION, now))
+            ticket.marks = lane, mark, self._enter(ticket.model, now), self._enter(CONNECTION, now)
             out.append((ticket, None))
         out.extend(self._tired(now))
         out.extend((ticket, refusal) for ticket, refusal in self._overflow(now))
@@ -251,34 +267,35 @@ class ProviderGate:
 
     def learnt(self, ticket: Ticket, seen: LimitsSeen, now: float) -> None:
         """See `service.Gate`."""
-        passes: _Passes = ticket.marks
-        passes.limiter.learn(passes.mark, seen, now)
+        lane, mark = ticket.marks[:2]
+        lane.limiter.learn(mark, seen, now)
 
     def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
         """See `service.Gate`."""
         del self._inflight[ticket]
         passes: _Passes = ticket.marks
+        lane, mark, model_pass, connection_pass = passes
         usage = ending.usage
         used = None
         if usage is not None:
             used = usage.total_tokens
             if used is None and usage.input_tokens is not None:
                 used = usage.input_tokens + (usage.output_tokens or 0)
-        passes.limiter.settle(passes.mark, used=used, was_sent=ending.state != "unsent", now=now)
-        if used is not None:
-            self._queue.settle(ticket, used)
-        elif ending.state in ("unsent", "refused"):
-            self._queue.settle(ticket, 0.0)
+        lane.limiter.settle(mark, used, ending.state != "unsent", now)
+        if ticket.account is not None:
+            if used is not None:
+                self._queue.settle(ticket, used)
+            elif ending.state in ("unsent", "refused"):
+                self._queue.settle(ticket, 0.0)
         error = ending.error
         if error is not None and error.retry_after_s and error.code in ("E2001", "E3002") and error.kind == "provider":
-            passes.limiter.pause(error.retry_after_s, now)
+            lane.limiter.pause(error.retry_after_s, now)
         if ending.first_token_s is not None:
-            samples = self._latencies.get(ticket.model)
-            if samples is None:
-                samples = self._latencies[ticket.model] = deque(maxlen=LATENCY_SAMPLES)
-            samples.append(ending.first_token_s)
-        self._leave(CONNECTION, passes.connection, _connected(ending), now)
-        self._leave(ticket.model, passes.model, self._failed(ending), now)
+            lane.latencies.append(ending.first_token_s)
+        if lane.connection is not None:
+            self._leave(CONNECTION, lane.connection, connection_pass, _connected(ending), now)
+        if lane.model is not None:
+            self._leave(ticket.model, lane.model, model_pass, self._failed(ending), now)
 
     def _failed(self, ending: Ending) -> bool | None:
         """Whether it was the provider's fault. None: it says nothing about the provider."""
@@ -314,10 +331,17 @@ class ProviderGate:
             breaker = self._breakers[of] = Breaker(self.rules.breaker)
         return breaker
 
-    def _leave(self, of: str, pass_: int, failed: bool | None, now: float) -> None:
-        breaker = self._breakers.get(of)
-        if breaker is not None:
-            breaker.leave(pass_, failed, now)
+    def _lane(self, model: str, now: float) -> _Lane:
+        lane = self._lanes.get(model)
+        if lane is None:
+            has_breakers = self.rules.breaker is not None
+            breakers = (self._breaker(model), self._breaker(CONNECTION)) if has_breakers else (None, None)
+            lane = self._lanes[model] = _Lane(self._limiter(model, now), *breakers)
+        return lane
+
+    def _leave(self, of: str, breaker: Breaker, pass_: int, failed: bool | None, now: float) -> None:
+        breaker.leave(pass_, failed, now)
+        if of in self._told or not breaker.is_closed:
             self._tell(of, breaker, now)
 
     def _tell(self, of: str, breaker: Breaker, now: float) -> None:
@@ -338,9 +362,10 @@ class ProviderGate:
 
     def first_token_quantile(self, model: str, share: float) -> float | None:
         """See `service.Gate`."""
-        samples = self._latencies.get(model)
-        if samples is None or len(samples) < MIN_SAMPLES:
+        lane = self._lanes.get(model)
+        if lane is None or len(lane.latencies) < MIN_SAMPLES:
             return None
+        samples = lane.latencies
         return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
     def news(self, *, is_wanted: bool = True) -> list[Record]:

@@ -40,9 +40,13 @@ class BreakerRules(NamedTuple):
 
 
 class Breaker:
-    """One breaker. `enter` gives a pass that goes back with `leave`."""
+    """One breaker. `enter` gives a pass that goes back with `leave`.
 
-    __slots__ = ("_bad", "_calls", "_entered", "_generation", "_good", "_opened_at", "_state", "rules")
+    `is_closed` says that calls pass freely, and then `generation` is their pass. An open one is not closed until a
+    probe went well, whatever the time.
+    """
+
+    __slots__ = ("_bad", "_calls", "_entered", "_good", "_opened_at", "_state", "generation", "is_closed", "rules")
 
     def __init__(self, rules: BreakerRules) -> None:
         self.rules = rules
@@ -52,18 +56,14 @@ class Breaker:
         self._opened_at = 0.0
         self._entered = 0  # probes on their way
         self._good = 0  # probes that went well
-        self._generation = 0  # counts changes of state: a pass of an earlier one moves nothing
+        self.generation = 0  # counts changes of state: a pass of an earlier one moves nothing
+        self.is_closed = True
 
     def state(self, now: float) -> BreakerState:
         """The state now: an open breaker becomes half open when its pause is over."""
         if self._state == "open" and now >= self._opened_at + self.rules.open_s:
             self._move("half_open")
         return self._state
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether calls pass freely. An open one is not closed until a probe went well, whatever the time."""
-        return self._state == "closed"
 
     def opens_in_s(self, now: float) -> float:
         """Seconds until an open breaker lets probes through; 0 for the other states."""
@@ -78,11 +78,11 @@ class Breaker:
         """A call passes; ask `allows` first. Gives its pass."""
         if self.state(now) == "half_open":
             self._entered += 1
-        return self._generation
+        return self.generation
 
     def leave(self, pass_: int, failed: bool | None, now: float) -> None:
         """The call is over: it failed by the provider's fault (True), went well (False), or says nothing (None)."""
-        if pass_ != self._generation:
+        if pass_ != self.generation:
             return
         if self._state == "half_open":
             self._entered -= 1
@@ -95,11 +95,15 @@ class Breaker:
             return
         if failed is None:
             return
-        self._calls.append((now, failed))
-        self._bad += failed
-        self._forget(now)
+        calls = self._calls
+        calls.append((now, failed))
         rules = self.rules
-        if failed and self._bad >= rules.failures and self._bad >= rules.share * len(self._calls):
+        if len(calls) > KEPT_CALLS or now - calls[0][0] > rules.window_s:
+            self._forget(now)
+        if not failed:
+            return
+        self._bad += 1
+        if self._bad >= rules.failures and self._bad >= rules.share * len(calls):
             self._open(now)
 
     def _open(self, now: float) -> None:
@@ -108,7 +112,8 @@ class Breaker:
 
     def _move(self, state: BreakerState) -> None:
         self._state = state
-        self._generation += 1
+        self.is_closed = state == "closed"
+        self.generation += 1
         self._entered = self._good = 0
         self._calls.clear()
         self._bad = 0

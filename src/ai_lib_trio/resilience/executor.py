@@ -276,21 +276,25 @@ class ResilientExecutor:
             facts=target.facts,
             gates=self._gates,
         )
-        refusal = refusal_of(seen)
-        if refusal is not None:
-            raise refusal.located(provider=target.manifest.id, model=target.model)
-        if seen.warnings:
-            call.warnings.extend(warning for warning in seen.warnings if warning not in call.warnings)
+        for check in seen.checks:
+            if check.verdict == "pass":
+                continue
+            refusal = refusal_of(seen)
+            if refusal is not None:
+                raise refusal.located(provider=target.manifest.id, model=target.model)
+            if check.why not in call.warnings:
+                call.warnings.append(check.why)
         return call.copy(request=request, target=target, tokens=seen.input_tokens + output_asked(request))
 
     # ---- rules
 
     def _rules_for(self, target: Target, terms: CallTerms) -> RetryRules:
         manifest = target.manifest
-        made_of, rules = self._rules.get(manifest.id, (None, RetryRules()))
-        if made_of is not manifest:  # manifests are read again while the client is open
+        known = self._rules.get(manifest.id)
+        if known is None or known[0] is not manifest:  # manifests are read again while the client is open
             rules = _with(rules_of(manifest.retry), self.settings.of(manifest.id))
-            self._rules[manifest.id] = manifest, rules
+            known = self._rules[manifest.id] = manifest, rules
+        rules = known[1]
         return rules if terms.retry is _PLAIN.retry else _with(rules, terms.retry)
 
     def gate_rules(self, manifest: Manifest) -> GateRules:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import msgspec
+
 from ..types.admission import LimitsSeen, LimitView, Window
 
 __all__ = ["Bucket", "LimitRules", "Limiter", "Mark"]
@@ -106,7 +108,7 @@ class Bucket:
         self.resets_at = None if reset_s is None else now + reset_s
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """What one admitted call took, and how many calls and tokens had been admitted by then."""
 
     tokens: float
@@ -118,6 +120,7 @@ class Limiter:
     """The limits of one scope: a key, or one model of it."""
 
     __slots__ = (
+        "_buckets",
         "_calls_taken",
         "_learnt_to",
         "_requests",
@@ -137,60 +140,59 @@ class Limiter:
         self._calls_taken = 0
         self._tokens_taken = 0.0
         self._learnt_to = 0  # calls admitted by the one whose reply was believed last
+        self._buckets: list[tuple[Bucket, bool]] = []  # those that there are, and whether each counts tokens
+        self._gather()
 
-    def _buckets(self) -> list[tuple[Bucket, bool]]:
+    def _gather(self) -> None:
         pairs = (
             (self._requests, False),
             (self._tokens, True),
             (self._seen_requests, False),
             (self._seen_tokens, True),
         )
-        return [(bucket, is_tokens) for bucket, is_tokens in pairs if bucket is not None]
+        self._buckets = [(bucket, is_tokens) for bucket, is_tokens in pairs if bucket is not None]
 
     @property
     def is_idle(self) -> bool:
         """Nothing is limited here."""
-        return (
-            self._requests is None
-            and self._tokens is None
-            and self._seen_requests is None
-            and self._seen_tokens is None
-            and self.paused_until == -math.inf
-        )
+        return not self._buckets and self.paused_until == -math.inf
 
-    def has_plenty(self, tokens: float, now: float) -> bool:
-        """Whether a call of that many tokens leaves more than half of every limit."""
-        return self.paused_until <= now and all(
-            bucket.has_plenty(tokens if is_tokens else 1.0, now) for bucket, is_tokens in self._buckets()
-        )
+    def take_of_plenty(self, tokens: float, now: float) -> Mark | None:
+        """Take a call's share where more than half of every limit is left behind it. None: nothing was taken."""
+        if self.paused_until > now:
+            return None
+        for bucket, is_tokens in self._buckets:
+            if not bucket.has_plenty(tokens if is_tokens else 1.0, now):
+                return None
+        return self.take(tokens, now)
 
     def ready_at(self, tokens: float, now: float) -> float:
         """When a call of that many tokens may go, if nobody goes before it. `now` or earlier means at once."""
         at = self.paused_until if self.paused_until > now else now
-        for bucket, is_tokens in self._buckets():
+        for bucket, is_tokens in self._buckets:
             at = max(at, bucket.ready_at(tokens if is_tokens else 1.0, now))
         return at
 
     def due_at(self, tokens: float, calls_before: int, tokens_before: float, now: float) -> float:
         """When it may go if those before it go first."""
         at = self.ready_at(tokens, now)
-        for bucket, is_tokens in self._buckets():
+        for bucket, is_tokens in self._buckets:
             amount = tokens_before + min(tokens, bucket.capacity) if is_tokens else calls_before + 1.0
             at = max(at, bucket.due_at(amount, now))
         return at
 
     def take(self, tokens: float, now: float) -> Mark:
         """A call goes: take its share of everything."""
-        for bucket, is_tokens in self._buckets():
+        for bucket, is_tokens in self._buckets:
             bucket.take(min(tokens, bucket.capacity) if is_tokens else 1.0, now)
         self._calls_taken += 1
         self._tokens_taken += tokens
         return Mark(tokens, self._calls_taken, self._tokens_taken)
 
-    def settle(self, mark: Mark, *, used: float | None, was_sent: bool, now: float) -> None:
+    def settle(self, mark: Mark, used: float | None, was_sent: bool, now: float) -> None:
         """The call is over. What never went out is given back; tokens are corrected to what was used."""
         if not was_sent:
-            for bucket, is_tokens in self._buckets():
+            for bucket, is_tokens in self._buckets:
                 bucket.give_back(min(mark.tokens, bucket.capacity) if is_tokens else 1.0, now)
         elif used is not None and self._tokens is not None:
             # The provider counts its own limit by itself, and its next reply says what is left of it.
@@ -204,10 +206,12 @@ class Limiter:
         if seen.requests is not None and seen.requests.remaining is not None:
             if self._seen_requests is None:
                 self._seen_requests = Bucket(now=now)
+                self._gather()
             self._seen_requests.learn(seen.requests, self._calls_taken - mark.calls_by_then, now)
         if seen.tokens is not None and seen.tokens.remaining is not None:
             if self._seen_tokens is None:
                 self._seen_tokens = Bucket(now=now)
+                self._gather()
             self._seen_tokens.learn(seen.tokens, self._tokens_taken - mark.tokens_by_then, now)
 
     def pause(self, seconds: float, now: float) -> None:

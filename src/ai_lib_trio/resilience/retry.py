@@ -141,8 +141,10 @@ def retrying(
         delivery = Delivery.of(outlet)
         retry = silent = 0
         before: AiLibError | None = None
+        attempt = call
         while True:
-            attempt = call.copy(retry=retry)
+            if retry:
+                attempt = call.copy(retry=retry)
             delivery.begin()
             try:
                 await service(attempt, delivery)

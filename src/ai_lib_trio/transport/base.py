@@ -15,15 +15,21 @@ Headers = Sequence[tuple[str, str]]  # names in lower case, in the order of the 
 
 
 class WireRequest:
-    """What goes out: an absolute URL, headers in order, a body. Its repr shows neither headers nor query."""
+    """What goes out: an absolute URL, headers in order, a body. Its repr shows neither headers nor query.
 
-    __slots__ = ("body", "headers", "method", "url")
+    `is_streamed` says that the reply is expected in many pieces; an engine may wait for it otherwise then.
+    """
 
-    def __init__(self, method: str, url: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    __slots__ = ("body", "headers", "is_streamed", "method", "url")
+
+    def __init__(
+        self, method: str, url: str, headers: list[tuple[str, str]], body: bytes, *, is_streamed: bool = False
+    ) -> None:
         self.method = method
         self.url = url
         self.headers = headers
         self.body = body
+        self.is_streamed = is_streamed
 
     def __repr__(self) -> str:
         return f"<WireRequest {self.method} {self.url.partition('?')[0]} {len(self.body)} bytes>"

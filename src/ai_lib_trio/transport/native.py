@@ -5,7 +5,8 @@ the engine's stack, or owned by one exchange, or closed; closing waits for nobod
 
 A read goes in one synchronous step from the socket through TLS and HTTP into the sink (`Connection.readable`). Who
 calls it is the only difference between the two ways to wait: the exchange's own task after `wait_readable`, or the hub,
-for all connections of a client at once (`hub`). Sending and connecting are the exchange's either way.
+for all connections of a client at once (`hub`): streams, and what is idle. Sending and connecting are the exchange's
+either way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import trio
@@ -34,6 +35,7 @@ MAX_IDLE = 100  # as the httpx engine: what a busy agent loop reuses, far below 
 KEEPALIVE_S = 60.0  # servers commonly close idle connections after 60 to 75 s
 READ_BYTES = 64 * 1024  # a read, and so the most that one push into the sink holds; larger ones were no faster
 MAX_HEADS = 64  # prepared heads of requests: an engine serves one origin, with a few models and APIs
+SMALL_BYTES = 16 * 1024  # of a request's body
 RECORDS_BYTES = 256 * 1024  # of a request's body encrypted at once, so that a large one is not held twice
 ADDRESS_S = 10.0  # how long an address stands for its name; no longer, so that changes of the name are followed
 NEXT_ADDRESS_S = 0.25  # what trio gives an address before it tries the next one beside it
@@ -59,6 +61,7 @@ class Connection:
         "on_idle_news",
         "outgoing",
         "reader",
+        "reads_itself",
         "sink",
         "sock",
         "task",
@@ -79,6 +82,7 @@ class Connection:
         self.context: contextvars.Context | None = None
         self.task: trio.lowlevel.Task | None = None
         self.idle_at = 0.0
+        self.reads_itself = hub is None
         self.has_head = False
         self.is_full = False
         self.is_over = False
@@ -87,11 +91,20 @@ class Connection:
 
     # ---- one exchange
 
-    def begin(self, method: str, sink: Sink) -> None:
-        """Belong to an exchange."""
-        self.reader = ResponseReader(method)
+    def begin(self, request: WireRequest, sink: Sink) -> None:
+        """Belong to an exchange.
+
+        What comes in many pieces is the hub's to read. What comes in one or two, as a rule, is read by the task that
+        waits for it: a turn of the scheduler less, and the hub none the busier.
+        """
+        self.reader = ResponseReader(request.method)
         self.sink = sink
-        self.context = trio.lowlevel.current_task().context
+        self.reads_itself = self.hub is None or not request.is_streamed
+        if self.hub is not None:
+            if self.reads_itself:
+                self.hub.leave(self)
+            else:
+                self.context = trio.lowlevel.current_task().context
         self.has_head = self.is_full = self.is_over = False
         self.fault = None
 
@@ -208,14 +221,13 @@ class Connection:
         middle = " in the middle of its reply" if self.has_head else ""
         return TransportError(f"{self.authority} {what}{middle}", kind="reset")
 
-    async def send(self, pieces: Sequence[bytes], sink: Sink) -> bool:
+    async def send(self, head: bytes, body: bytes, sink: Sink) -> bool:
         """Write a request. False where the connection turned out to be dead before any of it was taken.
 
         A server may answer and close before it has read everything: then writing ends, and its answer is read.
         """
         is_first = True
-        for data in self._outgoing(pieces):
-            parts = [memoryview(one) for one in data]
+        for parts in self._outgoing(head, body):
             while parts:
                 sock = self.sock
                 if sock is None:
@@ -241,16 +253,19 @@ class Connection:
                     sent -= len(parts[0])
                     del parts[0]
                 if sent:
-                    parts[0] = parts[0][sent:]
+                    parts[0] = memoryview(parts[0])[sent:]
         return True
 
-    def _outgoing(self, pieces: Sequence[bytes]) -> Any:
+    def _outgoing(self, head: bytes, body: bytes) -> Iterable[list[Any]]:
         """What goes into the socket, in turns: everything as it is, or its records."""
-        tls, outgoing = self.tls, self.outgoing
-        if tls is None or outgoing is None:
-            yield [piece for piece in pieces if piece]
-            return
-        head, body = pieces
+        if self.tls is None:
+            # A small body is copied behind its head: that is cheaper than to write two pieces.
+            return ([head + body] if len(body) <= SMALL_BYTES else [head, body],)
+        return self._records(self.tls, head, body)
+
+    def _records(self, tls: ssl.SSLObject, head: bytes, body: bytes) -> Iterable[list[Any]]:
+        outgoing = self.outgoing
+        assert outgoing is not None
         unsent, self.unsent = self.unsent, b""
         if len(body) <= RECORDS_BYTES:
             tls.write(head + body)
@@ -269,7 +284,7 @@ class Connection:
         sink = self.sink
         assert sink is not None
         while True:
-            if self.hub is None:
+            if self.hub is None or self.reads_itself:
                 await self._read_once()
             else:
                 await self._wait_news(self.hub)
@@ -439,7 +454,8 @@ class NativeEngine:
     async def exchange(self, request: WireRequest, sink: Sink) -> None:
         """See `base.Engine`."""
         endpoint, head = self._prepare(request)
-        pieces = (b"%b%d\r\n\r\n" % (head, len(request.body)), request.body)
+        body = request.body
+        head = b"%b%d\r\n\r\n" % (head, len(body))
         while True:
             if self._is_closed:
                 raise TransportError("the engine is closed", kind="connect")
@@ -449,8 +465,8 @@ class NativeEngine:
                 connection = await self._connect(endpoint)
             is_done = is_clean = False
             try:
-                connection.begin(request.method, sink)
-                if await connection.send(pieces, sink):
+                connection.begin(request, sink)
+                if await connection.send(head, body, sink):
                     await connection.receive()
                     is_done = True
                 elif is_fresh:
@@ -495,6 +511,8 @@ class NativeEngine:
         connection.idle_at = now
         connection.on_idle_news = self._gone
         self._idle[connection] = None
+        if self._hub is not None:
+            self._hub.join(connection)  # which sees it closed by the server
         while True:  # the first is the oldest
             oldest = next(iter(self._idle))
             if now - oldest.idle_at <= KEEPALIVE_S and len(self._idle) <= MAX_IDLE:
