@@ -78,7 +78,7 @@ def _show(report: Report) -> None:
         if result.status != "passed":
             bad = result.status == "failed"
             out.write("FAILED " if bad else "contradicts itself ", "bad" if bad else "note")
-            out.line(f"{result.file}#{result.id} ({result.kind}): {result.name}")
+            out.write(f"{result.file}#{result.id} ({result.kind}): {result.name}\n")
             for line in result.differences:
                 out.line(f"    {line}")
     for fault in report.faults:

@@ -187,8 +187,14 @@ class _Report:
         self.passed.append({"name": manifest.id, "checked": checked})
 
     def _fault(self, error: AiLibError) -> None:
-        if str(error) not in map(str, self.faults):  # a broken file is met again where it is used
+        if str(error) in map(str, self.faults):  # a broken file is met again where it is used
+            return
+        place = _place(error)
+        same = next((kept for kept in self.faults if place is not None and _place(kept) == place), None)
+        if same is None:
             self.faults.append(error)
+        elif "that matches ^" in same.message:  # two checks refuse one thing, and the other one has words for it
+            self.faults[self.faults.index(same)] = error
 
     def plain(self) -> dict[str, Any]:
         faults = [
@@ -203,6 +209,12 @@ class _Report:
             for error in self.faults
         ]
         return {"passed": self.passed, "faults": faults}
+
+
+def _place(error: AiLibError) -> tuple[Any, ...] | None:
+    """Where in a file an error is, if it says so down to the path."""
+    place = tuple(getattr(error, name, None) for name in ("file", "line", "path"))
+    return place if all(place) else None
 
 
 def _find(name: str, manifests: str | None) -> tuple[Catalog, Manifest]:

@@ -111,13 +111,21 @@ def _playable(catalog: Catalog) -> list[str]:
 
 
 def _known(catalog: Catalog, name: str) -> str:
-    """The id of a provider or a dialect. Raises CallerError for neither."""
+    """The id of a provider or a dialect that can be played. Raises CallerError for what is none, or cannot be."""
     if catalog.has_provider(name):
-        return catalog.provider(name).id
-    try:
-        return catalog.dialect(name).id
-    except CallerError:
-        return catalog.provider(name).id  # its error names the providers that come near
+        manifest = catalog.provider(name)
+        ident, sections = manifest.id, [(family.dialect, family.simulate) for family in manifest.families.values()]
+    else:
+        try:
+            dialect = catalog.dialect(name)
+        except CallerError:
+            return catalog.provider(name).id  # its error names the providers that come near
+        ident, sections = dialect.id, [(dialect.id, dialect.simulate)]
+    if not any(section for _, section in sections):
+        lacking = ", ".join(dict.fromkeys(dialect for dialect, _ in sections))
+        why = f"the dialect {lacking} has no `simulate` section" if lacking else "no API family is declared"
+        raise CallerError(f"{ident} cannot be played: {why}", kind="bad_argument")
+    return ident
 
 
 def _answer(
