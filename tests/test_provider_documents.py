@@ -151,3 +151,13 @@ def test_reasoning_models_of_one_name_are_told_apart_by_their_address(family: st
     encoded = provider_encoder("spark", family).encode(request)
     assert encoded.path == path
     assert json.loads(encoded.body)["tool_choice"] == {"type": "function", "name": "find"}
+
+
+@pytest.mark.parametrize("provider", ["baidu", "qwen", "xai"])
+def test_a_system_text_is_an_item_where_instructions_are_not_read(provider: str) -> None:
+    """https://help.aliyun.com/zh/model-studio/qwen-api-via-openai-responses: the field is ignored, without an error."""
+    messages = (Message.system("Be brief."), Message.user("Hi"), Message.assistant("Yes?"), Message.user("Go"))
+    body = json.loads(provider_encoder(provider, "responses").encode(Request(model="m", messages=messages)).body)
+    assert "instructions" not in body
+    assert body["input"][0] == {"type": "message", "role": "system", "content": "Be brief."}
+    assert [item["role"] for item in body["input"]] == ["system", "user", "assistant", "user"]
