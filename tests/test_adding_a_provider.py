@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ai_lib_trio import AiLibError, Config, Message, ToolDefinition, open_client
+from ai_lib_trio.cli import main
 from ai_lib_trio.conformance.run import run_suite
 from ai_lib_trio.errors import CallerError
 from ai_lib_trio.pipeline import compile_decoder
@@ -77,6 +78,33 @@ def test_the_pages_reply_says_whose_it_is(folder: Path) -> None:
             pipeline = program.open(content_type=CASE["reply"]["content_type"], backend=backend)
             response = fold([event for piece in pieces for event in pipeline.feed(piece)] + pipeline.finish())
             assert (response.response_id, response.model) == ("r1", "homing-2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "of: {text: $b.text}",
+            "off: {text: $b.text}",
+            "encode.body.directives.do.off: expected an argument of `$case`",
+        ),
+        ("emit: Metadata", "emit: Meta", "decode.stream.open.emit: expected a fact"),
+        ("streamed: $.body.live ==", "streamed: $.body.live =", "simulate.streamed: expected '&&', '||' or the end"),
+        ("results: paired", "results: pared", "simulate.results: expected `paired`"),
+        ("max_tokens: $.body", "max_token: $.body", "simulate.request.max_token: expected a field of a request"),
+        ("  frames:", "  frame:", "simulate.frame: expected one of"),
+    ],
+)
+def test_a_mistake_anywhere_in_the_pages_dialect_is_told_before_anything_is_sent(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    file = folder / "dialects" / "pigeon_talk.yaml"
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), "utf-8")
+    assert main(["manifests", "validate", str(folder)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"pigeon_talk\.yaml:\d+ at " + re.escape(said), line), line
 
 
 def test_a_stream_that_ends_without_its_last_line_was_cut(folder: Path) -> None:

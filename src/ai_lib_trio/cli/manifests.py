@@ -155,7 +155,8 @@ class _Report:
 
     def add_provider(self, name: str, manifests: str | None) -> None:
         try:
-            self._compile(Catalog.open(manifests, strict=True).provider(name))
+            catalog = Catalog.open(manifests, strict=True)
+            self._compile(catalog, catalog.provider(name))
         except AiLibError as error:
             self._fault(error)
 
@@ -171,16 +172,19 @@ class _Report:
             return
         for name in names:
             try:
-                self._compile(catalog.provider(name))
+                self._compile(catalog, catalog.provider(name))
             except AiLibError as error:
                 self._fault(error)
         models = sum(len(catalog.models(name)) for name in names if not self.faults)
         if models:
             self.passed.append({"name": "models", "checked": f"{models} read"})
 
-    def _compile(self, manifest: Manifest) -> None:
+    def _compile(self, catalog: Catalog, manifest: Manifest) -> None:
+        from ..simulator.directory import directory_of
+
         for family in manifest.families.values():
             _compile(family)
+        directory_of(catalog).compile(manifest.id)
         count = len(manifest.families)
         names = f" ({', '.join(manifest.families)})" if count else ""
         checked = f"{count} API{'' if count == 1 else 's'} compiled{names}"

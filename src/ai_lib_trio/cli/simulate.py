@@ -112,17 +112,18 @@ def _playable(catalog: Catalog) -> list[str]:
 
 def _known(catalog: Catalog, name: str) -> str:
     """The id of a provider or a dialect that can be played. Raises CallerError for what is none, or cannot be."""
-    if catalog.has_provider(name):
-        manifest = catalog.provider(name)
-        ident, sections = manifest.id, [(family.dialect, family.simulate) for family in manifest.families.values()]
-    else:
-        try:
-            dialect = catalog.dialect(name)
-        except CallerError:
-            return catalog.provider(name).id  # its error names the providers that come near
-        ident, sections = dialect.id, [(dialect.id, dialect.simulate)]
-    if not any(section for _, section in sections):
-        lacking = ", ".join(dict.fromkeys(dialect for dialect, _ in sections))
+    from ..simulator.directory import directory_of
+
+    directory = directory_of(catalog)
+    try:
+        ident = directory.name(name)
+    except CallerError:
+        return catalog.provider(name).id  # its error names the providers that come near
+    if not directory.compile(name):
+        dialects = [ident]
+        if catalog.has_provider(name):
+            dialects = list(dict.fromkeys(one.dialect for one in catalog.provider(name).families.values()))
+        lacking = ", ".join(dialects)
         why = f"the dialect {lacking} has no `simulate` section" if lacking else "no API family is declared"
         raise CallerError(f"{ident} cannot be played: {why}", kind="bad_argument")
     return ident
