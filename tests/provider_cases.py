@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,15 @@ from typing import Any
 import msgspec
 import yaml
 
+from ai_lib_trio.conformance.exchange import on_the_wire
 from ai_lib_trio.pipeline import DecodeProgram, compile_decoder
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import Family, Manifest
-from ai_lib_trio.protocol.trust import fill, placeholders
 from ai_lib_trio.simulator import Finish, Script, Text, ToolCall, Usage
 from ai_lib_trio.simulator.directory import directory_of
 from ai_lib_trio.simulator.render import Frame, Stream, reply_state
 from ai_lib_trio.simulator.speaker import Asked, Speaker
 from ai_lib_trio.types.request import Request
-from ai_lib_trio.wire.auth import attach, authorise
 from ai_lib_trio.wire.encode import Encoded, compile_encoder
 
 CASES = Path(__file__).resolve().parents[1] / "conformance" / "providers"
@@ -68,7 +66,6 @@ EXPECTED: dict[str, Any] = {
     "finish": "tool_use",
     "usage": {"input": 40, "output": 12},
 }
-SECRET = "the-key"
 AT = 1_800_000_000.0
 
 
@@ -92,19 +89,6 @@ def encode(manifest: Manifest, family: Family, request: Request) -> Encoded:
     where = family.where.at("encode")
     found = compile_encoder(family.encode, where, dialect=family.dialect, parameters=manifest.parameters)
     return found.encode(request)
-
-
-def on_the_wire(manifest: Manifest, family: Family, request: Request) -> dict[str, Any]:
-    """The request as it would go out, with variables of the address named after themselves and a key that is none."""
-    encoded = encode(manifest, family, request)
-    values = {name: name.lower().replace("_", "-") for name in placeholders(manifest.endpoint.base_url)}
-    signed = authorise(encoded.headers, encoded.query, attach(manifest.auth, SECRET))
-    out: dict[str, Any] = {"method": encoded.method, "url": fill(manifest.endpoint.base_url, values) + encoded.path}
-    if signed.query:
-        out["query"] = dict(signed.query)
-    out["headers"] = dict(signed.headers)
-    out["body"] = json.loads(encoded.body)
-    return out
 
 
 def speaker_of(manifest: Manifest, family: Family) -> Speaker | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +121,26 @@ def test_wrong_usage_is_exit_2(arguments: tuple[str, ...]) -> None:
 
 def test_an_unknown_provider_is_said() -> None:
     assert "ollama" in one_error(ailib("simulate", "olama"))
+
+
+def test_what_cannot_be_played_is_said() -> None:
+    assert "no API family is declared" in one_error(ailib("simulate", "stability"))
+
+
+def test_a_dialect_that_says_nothing_of_the_other_side_cannot_be_played(tmp_path: Path) -> None:
+    for name in ("providers", "dialects"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "providers" / "acme.yaml").write_text(
+        'id: acme\nprotocol_version: "2.0"\nendpoint: {base_url: https://acme.example}\n'
+        "api_families: {talk: {dialect: acme_talk}}\n"
+    )
+    (tmp_path / "dialects" / "acme_talk.yaml").write_text(
+        "id: acme_talk\nencode: {path: /talk, body: {model: $.model}}\n"
+        "decode: {body: {say: {emit: PartialContentDelta, extract: {content: $.said}}}}\n"
+    )
+    for name in ("acme", "acme_talk"):
+        said = one_error(ailib("simulate", name, "--manifests", str(tmp_path)))
+        assert f"{name} cannot be played: the dialect acme_talk has no `simulate` section" in said
 
 
 def test_a_port_that_is_taken_is_said() -> None:

@@ -147,9 +147,85 @@ def test_every_value_that_a_case_expects_is_compared(folder: Path) -> None:
             continue
         outcome = KINDS[one.kind].run(one, bench)
         assert differences(one.expected, outcome) == [], one.key
+        listed = [f"request.body.{path}.".replace("[", ".").replace("]", "") for path in one.input.get("differs") or ()]
         for path in leaves(one.expected):
+            if any(f"{'.'.join(map(str, path))}.".startswith(other) for other in listed):
+                continue  # the case itself says that ours is another there
             expected = changed(one.expected, path)
             assert differences(expected, outcome), f"{one.key}: nothing compares expected.{'.'.join(map(str, path))}"
+
+
+# ---- cases of providers
+
+EXCHANGE: dict[str, Any] = {
+    "provider": "openai",
+    "family": "chat_completions",
+    "evidence": "documented",
+    "asked": {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+    "request": {
+        "method": "POST",
+        "url": "https://api.openai.com/v1/chat/completions",
+        "headers": {"content-type": "application/json", "authorization": "Bearer the-key"},
+        "body": {"model": "m", "messages": [{"role": "user", "content": "hi"}], "seed": None},
+    },
+    "reply": {
+        "content_type": "application/json",
+        "body": {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]},
+    },
+    "expected": {"text": "yes", "finish": "end_turn"},
+}
+
+
+def exchange(**changes: Any) -> dict[str, Any]:
+    made = copy.deepcopy(EXCHANGE)
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        into = made
+        for name in outer:
+            into = into[name]
+        into[last] = value
+    return made
+
+
+def test_a_case_of_a_provider_is_its_request_and_its_reply(tmp_path: Path) -> None:
+    assert statuses(run_suite(write(tmp_path, exchange()))) == [("passed", ())]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"request__url": "https://x.example"}, "request.url: expected 'https://x.example'"),
+        ({"request__headers": {}}, "request.headers.content-type: expected nothing"),
+        ({"request__body__messages": []}, "request.body.messages: expected []"),
+        ({"request__body__top_p": 1}, "request.body.top_p: expected 1, got nothing"),
+        ({"differs": {"seed": "left out"}}, "request.body.seed: expected 'a difference, as the case lists'"),
+        ({"expected__text": "no"}, "text: expected 'no', got 'yes'"),
+        ({"expected__tone": "warm"}, "tone: expected 'warm', got 'nothing that compares it'"),
+        ({"reply__body": {"error": {"message": "down"}}}, "!error: expected None, got 'down'"),
+        ({"asked__colour": 1}, "it could not be run: [E1001"),
+        ({"family": "telepathy"}, "it could not be run: [E1001"),
+        ({"provider": "nobody"}, "it could not be run: [E1004"),
+        ({"replies": {}}, "unknown key 'replies'"),
+        ({"reply": {}}, "expected 'body' in 'reply'"),
+        ({"request": {}}, "expected 'url' in 'request'"),
+        ({"expected": None}, "expected a mapping in 'expected'"),
+        ({"provider": 1}, "expected a provider"),
+    ],
+)
+def test_what_is_wrong_with_a_case_of_a_provider_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    ((status, why),) = statuses(run_suite(write(tmp_path, exchange(**changes))))
+    assert status == "failed"
+    assert any(said in one for one in why), why
+
+
+def test_a_difference_that_a_case_lists_is_none(tmp_path: Path) -> None:
+    made = exchange(request__body__n=1, differs={"n": "the default is left out"})
+    assert statuses(run_suite(write(tmp_path, made))) == [("passed", ())]
+
+
+def test_a_case_that_rests_on_a_recording_is_not_run_here(tmp_path: Path) -> None:
+    made = {"provider": "openai", "family": None, "evidence": "recorded", "recording": {}, "asked": {}}
+    assert run_suite(write(tmp_path, made, exchange())).count("passed") == 1
 
 
 # ---- what must fail

@@ -185,3 +185,33 @@ def test_our_own_files_are_valid_when_they_are_given_by_path_too(capsys: pytest.
 def test_a_folder_without_a_manifest_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["manifests", "validate", str(tmp_path)]) == 1
     assert "no manifest is in" in capsys.readouterr().err
+
+
+# ---- mistakes of who writes one
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{dialect: chat_completions}", "chat_completions", "api_families.chat: expected a mapping, such as {dialect: chat_completions}"),
+        ("https://acme.example", "acme.example", "endpoint.base_url: expected an http or https URL without query"),
+        ("{base_url: https://acme.example}", "{}", "endpoint: expected 'base_url', got nothing"),
+        ("id: acme", "id: Acme", "id: expected an id of a-z, 0-9, - and _"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_once_in_the_words_that_help_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(ACME.replace(old, new))
+    assert main(["manifests", "validate", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_a_family_that_is_text_is_a_note_where_a_file_is_not_read_strictly(tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(ACME.replace("{dialect: chat_completions}", "pigeon_talk"))
+    (note,) = [note for note in Catalog.open(file, {}).provider("acme").notes if "api_families" in note]
+    assert "got the text 'pigeon_talk'; it has no effect" in note

@@ -11,6 +11,7 @@ from ai_lib_trio.errors import CODES
 from ai_lib_trio.types.message import Message, TextBlock, ThinkingBlock
 from ai_lib_trio.types.request import Request
 from ai_lib_trio.types.response import ChatResponse, fold
+from ai_lib_trio.types.tool import ToolChoice, ToolDefinition
 from ai_lib_trio.wire.classify import classify
 from encode_cases import catalog, provider_encoder
 from provider_cases import decoder
@@ -52,6 +53,21 @@ def said(type: str | None, code: str | None, message: str) -> dict[str, Any]:
         # https://github.com/AI21Labs/ai21-python/blob/c13355b3a94aeb6b8da642830f07a07df6714bb1/ai21/errors.py
         ("ai21", 424, {"detail": "the model failed"}, "server_error"),
         ("ai21", 422, {"detail": "no such field"}, "invalid_request"),
+        # https://github.com/iFLYTEK-OP/websdk-java/blob/4efde44ba5c5fe9972a79df37b73004f01552e2f/doc/spark/sparkchat.md
+        ("spark", 200, {"code": 10907, "message": "too many tokens", "sid": "cha1"}, "request_too_large"),
+        ("spark", 400, said("api_error", "10013", "the question was refused"), "invalid_request"),
+        ("spark", 403, said("api_error", "11200", "AppIdNoAuthError"), "permission_denied"),
+        ("spark", 403, said("api_error", "11201", "the day's limit"), "quota_exhausted"),
+        ("spark", 403, said("api_error", "11202", "AppIdQpsOverFlowError"), "rate_limited"),
+        # https://github.com/tryAGI/Jina/blob/2a3f424fd9387ecf25d05579854ef0b9593212c8/src/libs/Jina/openapi.json
+        ("jina", 400, {"detail": "no such model", "code": "INPUT_MODEL_NOT_FOUND"}, "not_found"),
+        ("jina", 403, {"detail": "top up", "code": "AUTHZ_INSUFFICIENT_BALANCE"}, "quota_exhausted"),
+        ("jina", 409, {"detail": "busy", "code": "CONFLICT_RESOURCE_BUSY"}, "conflict"),
+        ("jina", 429, {"detail": "slower", "code": "RATE_CONCURRENCY_LIMIT_EXCEEDED"}, "rate_limited"),
+        ("jina", 504, {"detail": "timed out", "code": "SERVICE_TIMEOUT"}, "timeout"),
+        # https://github.com/deepinfra/docs/blob/0db204faba2221d26f7fe9538978f37e2f81a6ef/integrations/pi.mdx
+        ("deepinfra", 402, said(None, None, "the account needs funding"), "quota_exhausted"),
+        ("deepinfra", 422, {"message": "Input should be a role", "param": "messages.0.role"}, "invalid_request"),
     ],
 )
 def test_an_error_is_the_standard_one_that_the_providers_documents_make_it(
@@ -121,3 +137,27 @@ def test_cached_tokens_are_read_beside_the_others_too() -> None:
     usage = {"prompt_tokens": 19, "completion_tokens": 21, "total_tokens": 40, "cached_tokens": 10}
     last = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop", "usage": usage}]}
     assert streamed("moonshot", last).usage.cached_tokens == 10
+
+
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [("x1", "/v2/chat/completions"), ("x2", "/x2/chat/completions"), ("flash", "/agent/v1/chat/completions")],
+)
+def test_reasoning_models_of_one_name_are_told_apart_by_their_address(family: str, path: str) -> None:
+    """https://www.xfyun.cn/doc/spark/X1http.html: a tool that must be called is named beside its type."""
+    tool = ToolDefinition("find", "Find it", {"type": "object", "properties": {}})
+    wanted = ToolChoice(mode="tool", name="find")
+    request = Request(model="spark-x", messages=(Message.user("go"),), tools=(tool,), tool_choice=wanted)
+    encoded = provider_encoder("spark", family).encode(request)
+    assert encoded.path == path
+    assert json.loads(encoded.body)["tool_choice"] == {"type": "function", "name": "find"}
+
+
+@pytest.mark.parametrize("provider", ["baidu", "qwen", "xai"])
+def test_a_system_text_is_an_item_where_instructions_are_not_read(provider: str) -> None:
+    """https://help.aliyun.com/zh/model-studio/qwen-api-via-openai-responses: the field is ignored, without an error."""
+    messages = (Message.system("Be brief."), Message.user("Hi"), Message.assistant("Yes?"), Message.user("Go"))
+    body = json.loads(provider_encoder(provider, "responses").encode(Request(model="m", messages=messages)).body)
+    assert "instructions" not in body
+    assert body["input"][0] == {"type": "message", "role": "system", "content": "Be brief."}
+    assert [item["role"] for item in body["input"]] == ["system", "user", "assistant", "user"]

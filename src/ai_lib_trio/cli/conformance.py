@@ -1,4 +1,4 @@
-"""`ailib conformance`: run cases of the specification's suite. Imports click and the runner.
+"""`ailib conformance`: run cases of the specification's suite, and of providers. Imports click and the runner.
 
 The rule that must stay true: exit 0 means that every case passed, but for contradictions that are listed and shown.
 """
@@ -31,7 +31,7 @@ __all__ = ["conformance"]
 )
 @JSON
 def conformance(folder: Path | None, tree: Path | None, as_document: bool) -> int:
-    """Run the cases in DIR, a folder in the form of the specification's compliance suite.
+    """Run the cases in DIR: in the form of the specification's compliance suite, or a provider's request and reply.
 
     Every case runs through the code that calls use. Without DIR, the project's own cases. Exit 1 on any failure.
     """
@@ -78,7 +78,7 @@ def _show(report: Report) -> None:
         if result.status != "passed":
             bad = result.status == "failed"
             out.write("FAILED " if bad else "contradicts itself ", "bad" if bad else "note")
-            out.line(f"{result.file}#{result.id} ({result.kind}): {result.name}")
+            out.write(f"{result.file}#{result.id} ({result.kind}): {result.name}\n")
             for line in result.differences:
                 out.line(f"    {line}")
     for fault in report.faults:

@@ -155,7 +155,8 @@ class _Report:
 
     def add_provider(self, name: str, manifests: str | None) -> None:
         try:
-            self._compile(Catalog.open(manifests, strict=True).provider(name))
+            catalog = Catalog.open(manifests, strict=True)
+            self._compile(catalog, catalog.provider(name))
         except AiLibError as error:
             self._fault(error)
 
@@ -171,24 +172,33 @@ class _Report:
             return
         for name in names:
             try:
-                self._compile(catalog.provider(name))
+                self._compile(catalog, catalog.provider(name))
             except AiLibError as error:
                 self._fault(error)
         models = sum(len(catalog.models(name)) for name in names if not self.faults)
         if models:
             self.passed.append({"name": "models", "checked": f"{models} read"})
 
-    def _compile(self, manifest: Manifest) -> None:
+    def _compile(self, catalog: Catalog, manifest: Manifest) -> None:
+        from ..simulator.directory import directory_of
+
         for family in manifest.families.values():
             _compile(family)
+        directory_of(catalog).compile(manifest.id)
         count = len(manifest.families)
         names = f" ({', '.join(manifest.families)})" if count else ""
         checked = f"{count} API{'' if count == 1 else 's'} compiled{names}"
         self.passed.append({"name": manifest.id, "checked": checked})
 
     def _fault(self, error: AiLibError) -> None:
-        if str(error) not in map(str, self.faults):  # a broken file is met again where it is used
+        if str(error) in map(str, self.faults):  # a broken file is met again where it is used
+            return
+        place = _place(error)
+        same = next((kept for kept in self.faults if place is not None and _place(kept) == place), None)
+        if same is None:
             self.faults.append(error)
+        elif "that matches ^" in same.message:  # two checks refuse one thing, and the other one has words for it
+            self.faults[self.faults.index(same)] = error
 
     def plain(self) -> dict[str, Any]:
         faults = [
@@ -203,6 +213,12 @@ class _Report:
             for error in self.faults
         ]
         return {"passed": self.passed, "faults": faults}
+
+
+def _place(error: AiLibError) -> tuple[Any, ...] | None:
+    """Where in a file an error is, if it says so down to the path."""
+    place = tuple(getattr(error, name, None) for name in ("file", "line", "path"))
+    return place if all(place) else None
 
 
 def _find(name: str, manifests: str | None) -> tuple[Catalog, Manifest]:

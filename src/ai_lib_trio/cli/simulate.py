@@ -111,13 +111,22 @@ def _playable(catalog: Catalog) -> list[str]:
 
 
 def _known(catalog: Catalog, name: str) -> str:
-    """The id of a provider or a dialect. Raises CallerError for neither."""
-    if catalog.has_provider(name):
-        return catalog.provider(name).id
+    """The id of a provider or a dialect that can be played. Raises CallerError for what is none, or cannot be."""
+    from ..simulator.directory import directory_of
+
+    directory = directory_of(catalog)
     try:
-        return catalog.dialect(name).id
+        ident = directory.name(name)
     except CallerError:
         return catalog.provider(name).id  # its error names the providers that come near
+    if not directory.compile(name):
+        dialects = [ident]
+        if catalog.has_provider(name):
+            dialects = list(dict.fromkeys(one.dialect for one in catalog.provider(name).families.values()))
+        lacking = ", ".join(dialects)
+        why = f"the dialect {lacking} has no `simulate` section" if lacking else "no API family is declared"
+        raise CallerError(f"{ident} cannot be played: {why}", kind="bad_argument")
+    return ident
 
 
 def _answer(

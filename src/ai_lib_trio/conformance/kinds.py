@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import decisions, keys, loading, replies, requests, text
+from . import decisions, exchange, keys, loading, replies, requests, text
 from .suite import Bench, Case
 
 __all__ = ["KINDS", "Kind"]
@@ -64,4 +64,5 @@ KINDS: dict[str, Kind] = {
     "text_tool_parse": _kind(text.parse, "response_text", "config"),
     "text_tool_hybrid": _kind(text.hybrid, "content", "native_tool_calls", "config"),
     "text_tool_prompt": _kind(text.prompt, "tools", "config"),
+    "provider_exchange": _kind(exchange.provider_exchange, "family", "asked", "differs", "reply"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from .compare import Check, Difference, contains
 from .contracts import blocks_of
 from .suite import Bench, Case
 
-__all__ = ["content_block_encode", "message_building", "parameter_mapping", "request_building"]
+__all__ = ["content_block_encode", "message_building", "parameter_mapping", "request_building", "request_of"]
 
 
 def encoder_of(manifest: Manifest, api: str | None = None) -> Encoder:
@@ -64,7 +64,7 @@ def request_building(case: Case, bench: Bench) -> dict[str, Any]:
     encoder = encoder_of(bench.manifest(case), given.get("api"))
     try:
         if "request" in given:
-            request = _request(given["request"])
+            request = request_of(given["request"])
         else:
             messages = tuple(_message(one) for one in given["messages"])
             request = Request(model="a-model", messages=messages, **_parameters(given.get("parameters") or {}))
@@ -135,7 +135,8 @@ def _lost(given: Any, made: Any) -> str:
     return ""
 
 
-def _request(given: Mapping[str, Any]) -> Request:
+def request_of(given: Mapping[str, Any]) -> Request:
+    """A case's standard request. Raises `CallerError` for one that is none."""
     made: Request = _convert({"model": "a-model", **given}, Request)
     return made
 
@@ -152,7 +153,7 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(form, Mapping) and "type" in form:
         inner = form.get("json_schema") if isinstance(form.get("json_schema"), Mapping) else {}
         fields["response_format"] = {"mode": form["type"], **(inner or {})}
-    request = _request(fields)
+    request = request_of(fields)
     return {name: getattr(request, name) for name in fields}
 
 

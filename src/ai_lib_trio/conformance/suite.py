@@ -22,6 +22,7 @@ from ..protocol.yaml_source import Document, read_yaml, read_yaml_documents
 __all__ = ["Bench", "Case", "Malformed", "read_suite"]
 
 LIST = "upstream-contradictions.yaml"  # beside the cases, and none of them
+_EXCHANGE = ("provider", "asked", "request", "reply", "expected")  # what a case of a provider has
 
 
 class Case(NamedTuple):
@@ -50,11 +51,14 @@ class Malformed(NamedTuple):
 
 
 def read_suite(folder: Path) -> list[Case | Malformed]:
-    """The cases of a suite's folder, in the order of its files. Documents without an id are none, unless they ask."""
-    home = folder / "cases" if (folder / "cases").is_dir() else folder
+    """The cases of a suite's folder, in the order of its files. Documents without an id are none, unless they ask.
+
+    Where the cases are in `cases`, those of providers are in `providers` beside it.
+    """
+    parts = [folder / "cases", folder / "providers"] if (folder / "cases").is_dir() else [folder]
     found: list[Case | Malformed] = []
     keys: set[str] = set()
-    for path in sorted(home.rglob("*.yaml")):
+    for path in sorted(path for part in parts for path in part.rglob("*.yaml")):
         file = path.relative_to(folder).as_posix()
         if path.name == LIST or "fixtures" in path.relative_to(folder).parts:
             continue
@@ -75,6 +79,8 @@ def read_suite(folder: Path) -> list[Case | Malformed]:
 
 def _case(document: Document, file: str) -> Case | Malformed | None:
     data = document.data
+    if isinstance(data, dict) and data.keys() & {"asked", "evidence"}:
+        return _exchange(data, file)
     if not isinstance(data, dict) or not ({"id", "input", "expected"} & data.keys()):
         return None
     ident = data.get("id")
@@ -92,6 +98,32 @@ def _case(document: Document, file: str) -> Case | Malformed | None:
         return Malformed(file, ident, f"unknown key {sorted(unknown)[0]!r}")
     rest = {key: value for key, value in data["input"].items() if key != "type"}
     return Case(file, ident, data["name"], data["suite"], kind, rest, data["expected"], setup)
+
+
+def _exchange(data: dict[str, Any], file: str) -> Case | Malformed | None:
+    """A case of a provider. One that rests on a recording, which is not in it, is none: there is no reply to read."""
+    ident = data.get("provider")
+    if not isinstance(ident, str) or not ident:
+        return Malformed(file, "", "expected a provider")
+    unknown = data.keys() - {*_EXCHANGE, "family", "evidence", "source", "differs", "recording"}
+    if unknown:
+        return Malformed(file, ident, f"unknown key {sorted(unknown)[0]!r}")
+    if "recording" in data:
+        return None
+    for key in _EXCHANGE[1:]:
+        if not isinstance(data.get(key), dict):
+            return Malformed(file, ident, f"expected a mapping in {key!r}")
+    for key in ("url", "body"):
+        if key not in data["request"]:
+            return Malformed(file, ident, f"expected {key!r} in 'request'")
+    if "body" not in data["reply"]:
+        return Malformed(file, ident, "expected 'body' in 'reply'")
+    silent = {"thinking": "", "calls": [], "citations": [], "usage": {"input": None, "output": None}}
+    expected = {"request": data["request"], **silent, **data["expected"]}
+    given = {"family": data.get("family"), "asked": data["asked"], "reply": data["reply"]}
+    given["differs"] = data.get("differs")
+    name = f"a request and a reply, {data.get('evidence', 'of which nothing is said what they rest on')}"
+    return Case(file, ident, name, "providers", "provider_exchange", given, expected, {"provider": ident})
 
 
 class Bench:

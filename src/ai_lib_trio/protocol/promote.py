@@ -85,6 +85,7 @@ class _Promoting(Formats):
         self.limits()
         self.capabilities()
         self.parameters()
+        self.check_families()
         self.families()
         for key in self.tree:
             if key not in self.seen:
@@ -93,6 +94,18 @@ class _Promoting(Formats):
                 self.note(self.at(key), f"unknown key {key!r} has no effect")
         self.correct()
         self.notes = list(dict.fromkeys(self.notes))
+
+    def check_families(self) -> None:
+        """A family that is text means a dialect, to whoever wrote it: nothing else would read it."""
+        listed = self.tree.get("api_families")
+        for name, entry in listed.items() if isinstance(listed, dict) else ():
+            if isinstance(entry, str):
+                fault = self.at("api_families", name).error(
+                    f"expected a mapping, such as {{dialect: {entry}}}, got {kind_of(entry)}"
+                )
+                if self.strict:
+                    raise fault
+                self.note(self.at("api_families", name), f"{fault.message}; it has no effect")
 
     def one_of(self, key: str, allowed: tuple[str, ...]) -> None:
         self.seen.add(key)

@@ -3,7 +3,7 @@
     /<provider or dialect>/<whatever a client puts there>/<route of the dialect>     or a route alone
 
 Imports `protocol` and `speaker`. The rule that must stay true: what a manifest says is read and compiled once for a
-catalogue, when a request first needs it.
+catalogue, when a request or `compile` first needs it.
 """
 
 from __future__ import annotations
@@ -66,6 +66,17 @@ class Directory:
         """The id of a provider, or the id of a dialect, by id or alias. Raises CallerError for neither."""
         provider = self._provider(name)
         return provider if provider is not None else self.catalog.dialect(name).id
+
+    def compile(self, name: str) -> int:
+        """How many formats of a provider or a dialect can be played: what they say of the other side is compiled.
+
+        Raises ManifestError for a section with a mistake in it, CallerError for a name that is neither.
+        """
+        provider = self._provider(name)
+        if provider is None:
+            return int(self._dialect(self.catalog.dialect(name).id) is not None)
+        families = self.catalog.provider(provider).families.values()
+        return sum(self._family(provider, family) is not None for family in families)
 
     def find(self, method: str, path: str) -> Target | None:
         """Who answers a request, or None where nobody would. Without a route, the target is who refuses it."""

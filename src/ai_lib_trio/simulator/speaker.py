@@ -158,6 +158,10 @@ class Speaker:
         self._headers = template(tree["headers"], where.at("headers"), "e") if "headers" in tree else None
         check = tree.get("check")
         self._check = compile_check(check, where.at("check"), more_fields=more_fields) if check else None
+        for key in tree["request"]:
+            if not str(key).startswith("$") and key not in Request.__struct_fields__:
+                named = ", ".join(Request.__struct_fields__)
+                raise where.at("request", str(key)).error(f"expected a field of a request ({named}), got `{key}`")
         self._request = template(tree["request"], where.at("request"))
         self._body = template(tree["body"], where.at("body"))
         self._error = template(tree["error"], where.at("error"), "e")
