@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import CallerError, Config, TransportError, open_client
+from ai_lib_trio import AdmissionError, CallerError, Config, Timeouts, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
@@ -145,6 +146,81 @@ async def test_a_kept_connection_that_closes_under_the_next_request_is_a_reset(q
             await text_of(client, streams=False)
         assert (info.value.kind, info.value.attempts[0].state) == ("reset", "silent")
         assert await text_of(client, streams=False) == "fine"
+
+
+def silent_at_the_second(*answer: bytes, asked: trio.Event | None = None) -> Callable[[Connection], Awaitable[None]]:
+    """Answers the first request of a connection; of the second answer it sends this much, and then nothing."""
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(sized(OK))
+        if await connection.request() is None:
+            return
+        for piece in answer:
+            await connection.send(piece)
+        if asked is not None:
+            asked.set()
+        await connection.wait_left()
+
+    return handler
+
+
+SILENCES = [
+    pytest.param((), "first_byte_timeout", id="before the head"),
+    pytest.param((sized(OK)[:-5],), "idle_timeout", id="in the body"),
+    pytest.param((chunked(OK[:5], end=False),), "idle_timeout", id="in a chunked body"),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), SILENCES)
+async def test_limits_on_time_end_a_call_on_a_kept_connection_and_close_it(
+    quiescence: Quiescence, answer: tuple[bytes, ...], kind: str
+) -> None:
+    timeouts = Timeouts(first_byte_s=0.1, idle_s=0.1)
+    async with raw_server(silent_at_the_second(*answer)) as server, client_at(server, timeouts=timeouts) as client:
+        for _ in range(2):
+            assert await text_of(client, streams=False) == "fine"
+            with pytest.raises(TransportError) as info:
+                await text_of(client, streams=False)
+            assert info.value.kind == kind
+            await server.wait_no_connection()
+        assert server.connections == 2
+        assert client.tree().actors[0].inflight == 0
+
+
+@pytest.mark.parametrize("answer", [(), (sized(OK)[:-5],)])
+async def test_a_call_on_a_kept_connection_ends_with_its_client(
+    quiescence: Quiescence, answer: tuple[bytes, ...]
+) -> None:
+    ended: list[str] = []
+
+    async def call(client: Any) -> None:
+        with pytest.raises(AdmissionError) as info:
+            await text_of(client, streams=False)
+        ended.append(info.value.kind)
+
+    asked = trio.Event()
+    async with trio.open_nursery() as nursery, raw_server(silent_at_the_second(*answer, asked=asked)) as server:
+        async with client_at(server, shutdown_grace_s=0) as client:
+            assert await text_of(client, streams=False) == "fine"
+            nursery.start_soon(call, client)
+            await asked.wait()
+        await server.wait_no_connection()
+    assert ended == ["client_closed"]
+
+
+async def test_a_call_on_a_kept_connection_that_is_cancelled_closes_it(quiescence: Quiescence) -> None:
+    asked = trio.Event()
+    async with raw_server(silent_at_the_second(asked=asked)) as server, client_at(server) as client:
+        assert await text_of(client, streams=False) == "fine"
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(text_of, client, streams=False))
+                await asked.wait()
+                scope.cancel()
+        await server.wait_no_connection()
+        assert await text_of(client, streams=False) == "fine"
+        assert client.tree().actors[0].inflight == 0
 
 
 async def test_closing_the_engine_closes_its_connections_and_is_safe_twice(quiescence: Quiescence) -> None:

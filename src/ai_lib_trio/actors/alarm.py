@@ -1,7 +1,7 @@
 """Limits on time for many exchanges: one task that sleeps until the earliest of them.
 
-Imports trio. The rule that must stay true: an alarm that is due ends its scope in the next turn of the scheduler, by
-trio's clock; one that was moved or put away never does.
+Imports trio. The rule that must stay true: an alarm that is due rings in the next turn of the scheduler, by trio's
+clock; one that was moved or put away never does.
 
 A reply moves its limit with each read, and nearly always to later. So moving to later is an assignment here, where a
 cancel scope's own deadline costs some microseconds: the sleeper finds the alarm at its old moment, and enters it anew.
@@ -10,6 +10,7 @@ cancel scope's own deadline costs some microseconds: the sleeper finds the alarm
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 import trio
@@ -22,10 +23,10 @@ FEW_DEAD = 64  # alarms that were put away and are still listed; beyond it, and 
 class Alarm:
     """One limit. Its owner moves it by `AlarmClock.move` and reads `has_rung`."""
 
-    __slots__ = ("due", "has_rung", "listed", "scope")
+    __slots__ = ("due", "has_rung", "listed", "ring")
 
-    def __init__(self, scope: trio.CancelScope) -> None:
-        self.scope: trio.CancelScope | None = scope  # cancelled when it is due; None once it was put away
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self.ring: Callable[[], None] | None = ring  # called when it is due; None once it was put away
         self.due = math.inf  # trio's clock; inf stands still
         self.listed = math.inf  # the earliest moment at which the sleeper looks at it
         self.has_rung = False
@@ -53,13 +54,13 @@ class AlarmClock:
 
     def put_away(self, alarm: Alarm) -> None:
         """The alarm rings no more."""
-        alarm.scope = None
+        alarm.ring = None
         alarm.due = math.inf
         if alarm.listed == math.inf:
             return
         self._dead += 1
         if self._dead > FEW_DEAD and self._dead * 2 > len(self._list):
-            self._list = [entry for entry in self._list if entry[2].scope is not None]
+            self._list = [entry for entry in self._list if entry[2].ring is not None]
             heapify(self._list)
             self._dead = 0
 
@@ -81,7 +82,7 @@ class AlarmClock:
     def _ring(self, now: float) -> None:
         while self._list and self._list[0][0] <= now:
             moment, _, alarm = heappop(self._list)
-            if alarm.scope is None:
+            if alarm.ring is None:
                 self._dead = max(0, self._dead - 1)
                 continue
             if moment != alarm.listed:
@@ -89,6 +90,6 @@ class AlarmClock:
             alarm.listed = math.inf
             if alarm.due <= now:
                 alarm.has_rung = True
-                alarm.scope.cancel()
+                alarm.ring()
             elif alarm.due < math.inf:
                 self._enter(alarm)

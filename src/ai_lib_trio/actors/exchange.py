@@ -6,9 +6,10 @@ a fault is delivered before the fault is raised, and the limits on time run only
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import trio
@@ -18,7 +19,7 @@ from ..pipeline import Pipeline
 from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
 from ..service import Batch, Gate, Timeouts
-from ..transport.base import Engine, Headers, WireRequest
+from ..transport.base import Engine, Headers, Leasing, WireRequest
 from ..types.admission import LimitsSeen
 from ..types.events import (
     Metadata,
@@ -67,6 +68,7 @@ class Home(Protocol):
     """The actor that admitted a job, as its exchange sees it."""
 
     engine: Engine
+    leasing: Leasing | None
     rules: Rules
     hooks: Hooks
     clock: AlarmClock
@@ -118,7 +120,7 @@ class Exchange:
         self._window_at = 0.0  # when the present stretch of the minimum throughput began, and what it brought
         self._window_bytes = 0
         self._idle_at = 0.0  # when silence is too long, apart from throughput
-        self._alarm = Alarm(job.scope)
+        self._alarm = Alarm(job.end)
         self._phase = "connect"
         self._pipeline: Pipeline | None = None
         self._inflater: Inflater | None = None
@@ -152,28 +154,61 @@ class Exchange:
         if connect_s is None:
             connect_s = self._target.manifest.endpoint.timeout_ms / 1000
         self._clock.move(self._alarm, started_at + connect_s)
+        is_cut = False
         try:
-            with job.scope:
-                try:
-                    await self._home.engine.exchange(request, self)
-                except _EnoughRead:
-                    pass
-                except TransportError as exc:
-                    if self._verdict is not None:  # an engine may meet more on its way out; this came first
-                        raise self._verdict from self._verdict.__cause__
-                    # A status is worth more than a cut in its body.
-                    if self._error_body is None:
-                        self._end(exc)
-                        return
+            is_cut = await self._carry_out(request)
+        except _EnoughRead:
+            pass
+        except TransportError as exc:
+            if self._verdict is not None:  # an engine may meet more on its way out; this came first
+                raise self._verdict from self._verdict.__cause__
+            if job.is_ended:  # a leased connection was closed under it
+                is_cut = True
+            elif self._error_body is None:  # a status is worth more than a cut in its body
+                self._end(exc)
+                return
         finally:
             self._clock.put_away(self._alarm)
         if job.is_settled:
             return
         if self._error_body is not None:  # worth more than a body that fell silent, too
             raise self._refusal(bytes(self._error_body))
-        if job.scope.cancelled_caught and self._phase != "drain":
+        if is_cut and self._phase != "drain":
             raise self._too_slow()
         self._end(None)
+
+    async def _carry_out(self, request: WireRequest) -> bool:
+        """Let the engine carry it out, so that `Job.end` ends it. Returns whether that was so.
+
+        An idle connection needs no scope around it: to close it is to end what waits for it. That is the way of a
+        whole reply; one in pieces may also wait for its reader.
+        """
+        job, home = self._job, self._home
+        if home.leasing is not None and not request.is_streamed and not job.is_ended:
+            lease = home.leasing.lease()
+            if lease is not None:
+                job.abort = lease.close
+                try:
+                    if await home.leasing.exchange_on(lease, request, self):
+                        return False
+                finally:
+                    job.abort = None
+        with self._ending() as scope:
+            await home.engine.exchange(request, self)
+        return scope.cancelled_caught
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[trio.CancelScope]:
+        """A scope that `Job.end` cancels."""
+        job, before = self._job, self._job.abort
+        with trio.CancelScope() as scope:
+            job.abort = scope.cancel
+            if job.is_ended:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                job.abort = before
 
     # ---- the request
 
@@ -276,8 +311,15 @@ class Exchange:
         # The consumer's slowness is not the provider's: the clocks stand still meanwhile.
         self._clock.move(self._alarm, math.inf)
         stopped_at = self._clock.now()
+        job = self._job
         while True:
-            await self._job.outlet.wait_room()
+            if job.call.request.stream:
+                await job.outlet.wait_room()
+            else:
+                with self._ending():
+                    await job.outlet.wait_room()
+                if job.is_ended:
+                    raise self._ours("reset", "was not read to its end")
             if self._inflater is None or self._phase == "drain":
                 break
             await trio.lowlevel.checkpoint()  # a small body may inflate to a huge one: others get their turn meanwhile

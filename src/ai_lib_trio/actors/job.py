@@ -91,19 +91,19 @@ class Progress:
 
 
 class Job:
-    """One attempt. Its exchange runs in the caller's task, inside `scope`: that is how limits on time and the actor's
-    end reach it."""
+    """One attempt. Its exchange runs in the caller's task; `end` is how limits on time and the actor's end reach it."""
 
     __slots__ = (
+        "abort",
         "actor",
         "call",
         "context",
         "error",
         "handover",
+        "is_ended",
         "is_settled",
         "outlet",
         "progress",
-        "scope",
         "ticket",
         "verdict",
         "word",
@@ -114,7 +114,8 @@ class Job:
         self.outlet = outlet
         self.context = contextvars.copy_context()  # of the caller, for what others tell the sinks of the job
         self.progress = Progress(now)
-        self.scope = trio.CancelScope()
+        self.abort: Callable[[], None] | None = None  # ends what its exchange waits for now
+        self.is_ended = False
         self.handover: trio.CancelScope | None = None  # around the caller's wait for the actor to take the job
         self.word: trio.Event | None = None  # that the caller waits for: admitted, or settled
         self.actor: Any = None  # the one that admitted it
@@ -126,6 +127,12 @@ class Job:
     def state(self) -> AttemptState:
         """See `service.Entry`."""
         return self.progress.state(is_complete=self.is_settled and self.error is None)
+
+    def end(self) -> None:
+        """Let its exchange end now, or as soon as it begins."""
+        self.is_ended = True
+        if self.abort is not None:
+            self.abort()
 
     def settle(self, error: AiLibError | None, now: float) -> None:
         """Say how it ended. Only the docket calls this, once."""

@@ -20,7 +20,7 @@ import trio
 
 from ..errors import AiLibError, InternalError
 from ..service import Ending, Ticket
-from ..transport.base import Engine
+from ..transport.base import Engine, Leasing
 from ..types.admission import LimitsSeen
 from ..types.records import CallAdmitted
 from .alarm import AlarmClock
@@ -51,6 +51,7 @@ class ProviderActor:
         self.inflight: dict[Job, None] = {}
         self.bugs = 0
         self.engine = engine
+        self.leasing: Leasing | None = engine if isinstance(engine, Leasing) else None
         self.rules = rules
         self.hooks = hooks
         self.clock = AlarmClock()

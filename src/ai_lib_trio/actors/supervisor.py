@@ -308,7 +308,7 @@ class Supervisor:
             error = AdmissionError(message, kind=kind)
             error.__cause__ = cause
             slot.docket.settle(job, error)
-            job.scope.cancel()
+            job.end()
 
     # ---- checks
 

@@ -7,9 +7,9 @@ connection is back in the engine's pool or closed, and nothing calls the sink ag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Engine", "Headers", "Sink", "WireRequest"]
+__all__ = ["Engine", "Headers", "Leasing", "Sink", "WireRequest"]
 
 Headers = Sequence[tuple[str, str]]  # names in lower case, in the order of the wire
 
@@ -69,4 +69,18 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Leasing(Protocol):
+    """An engine whose idle connections can be taken first, and used then: an exchange on one is ended from another task
+    by its `close`, and needs no scope of its own for that."""
+
+    def lease(self) -> Any:
+        """An idle connection, with a `close`; None where there is none. Whoever takes it uses it in the same turn."""
+        ...
+
+    async def exchange_on(self, connection: Any, request: WireRequest, sink: Sink) -> bool:
+        """As `Engine.exchange`. False where the connection had died, and nothing of the request was taken."""
         ...

@@ -15,10 +15,11 @@ import contextlib
 import contextvars
 import errno
 import math
+import select
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import trio
@@ -60,6 +61,7 @@ class Connection:
         "is_over",
         "on_idle_news",
         "outgoing",
+        "poll",
         "reader",
         "reads_itself",
         "sink",
@@ -83,6 +85,11 @@ class Connection:
         self.task: trio.lowlevel.Task | None = None
         self.idle_at = 0.0
         self.reads_itself = hub is None
+        self.poll: Callable[[int], list[tuple[int, int]]] | None = None
+        if _HAS_POLL:
+            poller = select.poll()
+            poller.register(sock, select.POLLIN)
+            self.poll = poller.poll
         self.has_head = False
         self.is_full = False
         self.is_over = False
@@ -343,6 +350,8 @@ class Connection:
     def is_alive(self) -> bool:
         """Whether an idle connection is still good: nobody closed it or spoke on it. Does not wait."""
         sock = self.sock
+        if self.poll is not None and not self.poll(0):
+            return True  # cheaper than to read and be told so by an exception
         while sock is not None:
             try:
                 data = sock.recv(READ_BYTES)
@@ -429,6 +438,7 @@ class Connection:
 
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
+_HAS_POLL = hasattr(select, "poll")
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # not on Windows: there, one piece after the other
 
 
@@ -453,33 +463,37 @@ class NativeEngine:
 
     async def exchange(self, request: WireRequest, sink: Sink) -> None:
         """See `base.Engine`."""
-        endpoint, head = self._prepare(request)
-        body = request.body
-        head = b"%b%d\r\n\r\n" % (head, len(body))
+        endpoint, _ = self._prepare(request)
         while True:
             if self._is_closed:
                 raise TransportError("the engine is closed", kind="connect")
-            connection = self._lease()
+            connection = self.lease()
             is_fresh = connection is None
             if connection is None:
                 connection = await self._connect(endpoint)
-            is_done = is_clean = False
-            try:
-                connection.begin(request, sink)
-                if await connection.send(head, body, sink):
-                    await connection.receive()
-                    is_done = True
-                elif is_fresh:
-                    raise connection.lost()
-            finally:
-                self._busy.discard(connection)
-                is_clean = connection.finish() and is_done
-                if is_clean and not self._is_closed:
-                    self._keep(connection)
-                else:
-                    connection.close()
-            if is_done:
+            if await self.exchange_on(connection, request, sink):
                 return
+            if is_fresh:
+                raise connection.lost()
+
+    async def exchange_on(self, connection: Connection, request: WireRequest, sink: Sink) -> bool:
+        """See `base.Leasing`."""
+        is_done = False
+        try:
+            _, head = self._prepare(request)
+            body = request.body
+            connection.begin(request, sink)
+            if await connection.send(b"%b%d\r\n\r\n" % (head, len(body)), body, sink):
+                await connection.receive()
+                is_done = True
+        finally:
+            self._busy.discard(connection)
+            is_clean = connection.finish() and is_done
+            if is_clean and not self._is_closed:
+                self._keep(connection)
+            else:
+                connection.close()
+        return is_done
 
     async def aclose(self) -> None:
         """Close every connection. Exchanges that still run end with a `reset`."""
@@ -495,8 +509,8 @@ class NativeEngine:
 
     # ---- connections
 
-    def _lease(self) -> Connection | None:
-        """The idle connection that was used last and is alive, if there is one."""
+    def lease(self) -> Connection | None:
+        """The idle connection that was used last and is alive, if there is one. See `base.Leasing`."""
         while self._idle:
             connection, _ = self._idle.popitem()
             connection.on_idle_news = None
