@@ -151,10 +151,11 @@ class Job:
 class Docket:
     """The jobs handed over and not settled, by call and attempt. Entered before the hand-over, so none is lost."""
 
-    __slots__ = ("_empty", "_hooks", "_jobs")
+    __slots__ = ("_empty", "_hooks", "_jobs", "_now")
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, now: Callable[[], float] = trio.current_time) -> None:
         self._hooks = hooks
+        self._now = now
         self._jobs: dict[Job, None] = {}
         self._empty: trio.Event | None = None
 
@@ -174,7 +175,7 @@ class Docket:
         target = job.call.target
         if error is not None:
             error.located(provider=target.manifest.id, model=target.model)
-        now = trio.current_time()
+        now = self._now()
         job.settle(error, now)
         if self._hooks.on:
             job.context.run(self._hooks.emit, _ending(job, error, now))

@@ -455,6 +455,7 @@ class NativeEngine:
         self._addresses: dict[tuple[str, int], _Address] = {}  # the one that answered last, for a short time
         self._looked_up: dict[tuple[str, int], trio.Event] = {}  # what is being reached now, for the first time
         self._is_closed = False
+        self._now = trio.lowlevel.current_clock().current_time  # trio's time by one call instead of three
 
     @property
     def open_connections(self) -> int:
@@ -514,14 +515,14 @@ class NativeEngine:
         while self._idle:
             connection, _ = self._idle.popitem()
             connection.on_idle_news = None
-            if trio.current_time() - connection.idle_at <= KEEPALIVE_S and connection.is_alive():
+            if self._now() - connection.idle_at <= KEEPALIVE_S and connection.is_alive():
                 self._busy.add(connection)
                 return connection
             connection.close()
         return None
 
     def _keep(self, connection: Connection) -> None:
-        now = trio.current_time()
+        now = self._now()
         connection.idle_at = now
         connection.on_idle_news = self._gone
         self._idle[connection] = None
