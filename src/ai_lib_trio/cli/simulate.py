@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,16 +88,16 @@ def simulate(
         shown = [_known(catalog, name) for name in names or _playable(catalog)]
         keys = None if key is None else dict.fromkeys(catalog.providers(), key)
         log = _Log(as_lines)
-        try:
-            async with open_simulator(
-                catalog, answer, host=host, port=port, keys=keys, on_change=log.changed
-            ) as simulator:
-                log.opened(simulator, shown)
-                await trio.sleep_forever()
-        except OSError as error:
-            raise CallerError(
-                f"cannot listen on {host} port {port}: {error.strerror or error}", kind="bad_argument"
-            ) from error
+        async with AsyncExitStack() as stack:
+            playing = open_simulator(catalog, answer, host=host, port=port, keys=keys, on_change=log.changed)
+            try:
+                simulator = await stack.enter_async_context(playing)
+            except OSError as error:
+                raise CallerError(
+                    f"cannot listen on {host} port {port}: {error.strerror or error}", kind="bad_argument"
+                ) from error
+            log.opened(simulator, shown)
+            await trio.sleep_forever()
 
     run_async(main)
 
