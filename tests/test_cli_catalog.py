@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ai_lib_trio.cli import main
 from ai_lib_trio.protocol.loader import Catalog
-from cli_support import AILIB, Terminal, ailib, environment, one_error
+from cli_support import Terminal, ailib, one_error
 
 PROVIDER = """\
 id: acme
@@ -170,12 +169,25 @@ def test_bad_input_is_exit_2_without_a_traceback(arguments: tuple[str, str]) -> 
     assert "Traceback" not in done.err
 
 
-def test_a_reader_that_leaves_early_ends_the_list_quietly() -> None:
-    with subprocess.Popen([AILIB, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        run.stdout.close()
-        assert run.stderr.read() == b""
+@pytest.mark.parametrize("text", ["id: x\nname: [\n", "hello: 1\n", "", "- 1\n", "\udcff"])
+@pytest.mark.parametrize("command", ["models", "providers"])
+def test_a_list_with_a_broken_manifest_is_no_list_but_an_error(command: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "torn.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    for path in (tmp_path / "torn.yaml", tmp_path):  # the file itself, and a folder that it is in
+        done = ailib(command, "--manifests", str(path))
+        assert "torn.yaml:" in one_error(done)
+        assert done.out == ""
+
+
+def test_an_empty_path_of_manifests_is_an_error_and_not_the_folder_one_is_in() -> None:
+    for command in (
+        ("models",),
+        ("providers",),
+        ("chat", "ollama/any", "Hi"),
+        ("simulate",),
+        ("manifests", "validate"),
+    ):
+        assert "empty path" in one_error(ailib(*command, "--manifests", ""))
 
 
 def test_an_unknown_provider_is_said() -> None:

@@ -106,7 +106,7 @@ def test_a_key_that_cannot_be_one_is_told_and_not_shown(value: str, said: str) -
         assert "\x1b" not in done.out
 
 
-@pytest.mark.parametrize("proxy", ["nonsense://x", "user:p4ss@127.0.0.1:1"])
+@pytest.mark.parametrize("proxy", ["nonsense://x", "user:p4ss@127.0.0.1:1", "http://user:p4ss@["])
 def test_a_proxy_that_is_none_is_told_without_its_password(proxy: str) -> None:
     for more in ((), ("--reach",)):
         done = ailib("doctor", "openai", "--json", *more, env={"OPENAI_API_KEY": KEY, "HTTPS_PROXY": proxy})
@@ -148,6 +148,44 @@ def test_settings_of_the_environment_are_shown() -> None:
     assert settings["AI_LIB_MAX_ATTEMPTS"] == "5"
     assert "AI_LIB_API_KEY" not in settings
     assert KEY not in done.out
+
+
+def test_a_setting_that_there_is_not_is_told_and_not_shown_as_one() -> None:
+    done = ailib("doctor", "--json", env={"AI_LIB_BREAKR": "off", "AI_LIB_BREAKER": "off", "AI_LIB_CACHE": "here"})
+    told = json.loads(done.out)
+    assert {name: value for name, value in told["settings"].items() if name.startswith("AI_LIB_")} == {
+        "AI_LIB_BREAKER": "off",
+        "AI_LIB_CACHE": "here",
+    }
+    (said,) = [one for one in told["advice"] if "no setting" in one]
+    assert said.startswith("AI_LIB_BREAKR is no setting and has no effect; did you mean 'AI_LIB_BREAKER'")
+
+
+def test_a_variable_that_does_not_fit_into_an_address_is_told_beside_everything_else() -> None:
+    env = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_RESOURCE_NAME": "no/host"}
+    for more in ((), ("--reach",)):
+        done = ailib("doctor", "azure", "--json", *more, env=env)
+        told = json.loads(done.out)
+        assert done.code == 1
+        assert any("its address cannot be made" in one and "AZURE_RESOURCE_NAME" in one for one in told["problems"])
+        assert told["versions"]["trio"]
+
+
+def test_a_broken_file_of_models_is_told_once(tmp_path: Path) -> None:
+    for name in ("providers", "models"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "models" / "torn.yaml").write_text("models: [", encoding="utf-8")
+    done = ailib("doctor", "--json", "--manifests", str(tmp_path))
+    assert done.code == 1
+    assert [("torn.yaml" in one) for one in json.loads(done.out)["problems"]] == [True]
+
+
+def test_every_source_of_manifests_is_told_by_what_names_it(tmp_path: Path) -> None:
+    for variable in ("AI_PROTOCOL_DIR", "AI_PROTOCOL_PATH"):
+        env = {variable: str(tmp_path), "ACME_API_KEY": KEY}
+        done = ailib("doctor", "--json", "--manifests", str(manifest_of(tmp_path, "https://acme.example/v1")), env=env)
+        sources = json.loads(done.out)["manifests"]["sources"]
+        assert [one["by"] for one in sources] == ["--manifests", variable, None]
 
 
 def test_each_file_that_is_broken_is_told_and_the_others_are_in_force(tmp_path: Path) -> None:

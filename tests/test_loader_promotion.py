@@ -501,6 +501,8 @@ metadata:
     assert facts.modalities.input == ("text", "image")
     assert (facts.verification.status, facts.verification.source) == ("operational", "api_probe")
     assert catalog.resolve("acme/odd").facts is None
+    assert [one.key for one in catalog.models() if one.provider == "acme"] == ["big"]
+    assert len(catalog.models()) == len({(one.provider, one.key) for one in catalog.models()})
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the specification's fixtures are not beside the project")

@@ -1,7 +1,8 @@
 """The `ailib` command: arguments become calls of the library, its values become lines that people or programs read.
 
 One file a command; `app` puts them together, `screen` knows terminals, `running` knows Ctrl-C. This room alone imports
-click and rich. The rule that must stay true: exit 0 done, 1 failed with one line on stderr, 2 usage, 130 interrupted.
+click and rich. The rule that must stay true: exit 0 done, 1 failed with one line on stderr, 2 usage, 130 interrupted,
+141 where whoever read the output has left.
 """
 
 from __future__ import annotations

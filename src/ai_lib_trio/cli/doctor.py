@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AiLibError
+from ..protocol.tree import suggestion
 from .options import JSON, MANIFESTS
 from .running import run_async
 from .screen import Printer, as_json, one_line, print_table
@@ -32,6 +33,8 @@ EXTRAS = {
     "keyring": ("keyring",),
     "telemetry": ("opentelemetry-api", "opentelemetry-sdk", "prometheus-client"),
 }
+VARIABLES = ("AI_PROTOCOL_DIR", "AI_PROTOCOL_PATH")  # each names a folder of manifests
+CACHE = "AI_LIB_CACHE"  # where fetched manifests are kept
 REACH_S = 10.0
 KEYRING_S = 10.0
 PROXIES = ("http", "https", "socks5", "socks5h")
@@ -94,29 +97,31 @@ class _Found:
 def _catalog(manifests: str | None, found: _Found) -> Catalog | None:
     from ..protocol.loader import Catalog
 
-    given = manifests if manifests is not None else os.environ.get("AI_PROTOCOL_DIR") or None
-    if given is not None:
-        why = "--manifests" if manifests is not None else "AI_PROTOCOL_DIR"
-        found.sources.append({"origin": "given", "path": given, "by": why})
+    if manifests is not None:
+        found.sources.append({"origin": "given", "path": manifests, "by": "--manifests"})
+    # As a client looks: the first variable that names something, beside what is given.
+    for variable in VARIABLES:
+        named = os.environ.get(variable, "").strip()
+        if named:
+            found.sources.append({"origin": "given", "path": named, "by": variable})
+            break
+    given = list(found.sources)
     try:
         catalog = Catalog.open(manifests)
         found.known = len(catalog.providers())
     except AiLibError as error:
         found.problems.append(f"the manifests cannot be read: {one_line(error)}")
-        if given is not None:
-            found.advice.append(f"correct what {found.sources[0]['by']} names, or leave it out: others are bundled")
+        if given:
+            names = " or ".join(source["by"] for source in given)
+            found.advice.append(f"correct what {names} names, or leave it out: others are bundled")
         return None
-    if given is not None and not any(_is_of(catalog, name, "given") for name in catalog.providers()):
-        found.advice.append(f"{given} has no provider in it: a folder of manifests has a folder `providers`")
+    for source, tree in zip(given, catalog.trees, strict=False):
+        if tree.single is None and not tree.files("providers"):
+            found.advice.append(
+                f"{source['path']} has no provider in it: a folder of manifests has a folder `providers`"
+            )
     found.sources.append({"origin": "bundled", "path": "with the library", "by": None})
     return catalog
-
-
-def _is_of(catalog: Catalog, name: str, origin: str) -> bool:
-    try:
-        return catalog.provider(name).origin == origin
-    except AiLibError:  # it is there, and told where providers are looked at
-        return True
 
 
 def _look_at_providers(catalog: Catalog, names: Sequence[str], found: _Found) -> None:
@@ -126,6 +131,7 @@ def _look_at_providers(catalog: Catalog, names: Sequence[str], found: _Found) ->
             wanted.append(catalog.provider(name))
         except AiLibError as error:
             found.problems.append(f"{name}: {one_line(error)}")
+    _look_at_models(catalog, found)
     keys = run_async(lambda: _from_keyring(wanted)) if names else {}
     rows = [_row(manifest, found, keys.get(manifest.id)) for manifest in {one.id: one for one in wanted}.values()]
     has_key = [row for row in rows if row["key"] != "missing"]
@@ -137,6 +143,18 @@ def _look_at_providers(catalog: Catalog, names: Sequence[str], found: _Found) ->
             found.problems.append(f"{row['id']}: its address needs {variable}, which is not set")
     if not names and not found.providers:
         found.advice.append("no key was found: `ailib providers` tells which variable each provider looks for")
+
+
+def _look_at_models(catalog: Catalog, found: _Found) -> None:
+    """A file of models that cannot be used stops the calls of every provider that it might say something of."""
+    said = "\n".join(found.problems)
+    for name in catalog.providers() if len(catalog.trees) > 1 else ():  # what is bundled was checked when it was built
+        try:
+            catalog.models(name)
+        except AiLibError as error:
+            if one_line(error) not in said:  # a provider's own fault is told already; one file may be many providers'
+                found.problems.append(one_line(error))
+                said += one_line(error)
 
 
 async def _from_keyring(manifests: Sequence[Manifest]) -> dict[str, Credential | None]:
@@ -221,17 +239,58 @@ def _look_at_environment(found: _Found) -> None:
     except AiLibError as error:
         found.problems.append(f"no client can be opened: {one_line(error)}")
     for row in found.providers:
-        proxy = None if row["unset_variables"] else proxy_for(str(origin_of(_url_of(row))), os.environ)
+        if row["unset_variables"]:
+            continue
+        try:
+            proxy = proxy_for(str(origin_of(_url_of(row))), os.environ)
+        except AiLibError as error:
+            found.problems.append(f"{row['id']}: its address cannot be made: {one_line(error)}")
+            continue
         if proxy is None:
             continue
         found.settings[f"proxy for {row['id']}"] = proxy.rpartition("@")[2]  # what is before it may be a password
         scheme, is_url, _ = proxy.partition("://")
-        if scheme.lower() not in PROXIES:
+        if is_url and not _has_host(proxy):
+            found.problems.append(f"{row['id']}: its proxy in the environment is no address such as http://host:port")
+        elif scheme.lower() not in PROXIES:
             begins = f"begins with {scheme[:20]!r}" if is_url else "has no scheme"
             found.problems.append(f"{row['id']}: its proxy in the environment {begins}; it may be {', '.join(PROXIES)}")
+    known = _settings_of_clients()
     for name, value in sorted(os.environ.items()):
-        if name.startswith("AI_LIB_") and (value == "off" or value.replace(".", "", 1).isdigit()):
+        if name in known and (name == CACHE or value == "off" or value.replace(".", "", 1).isdigit()):
             found.settings[name] = value
+        elif name.startswith("AI_LIB_") and name not in known and not name.endswith("_API_KEY"):
+            found.advice.append(f"{name} is no setting and has no effect{suggestion(name, known)}")
+
+
+class _Asked(dict[str, str]):
+    """An environment in which nothing is set, and that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.names.add(key)
+        return default
+
+
+def _settings_of_clients() -> set[str]:
+    """The names of variables that set something."""
+    from ..resilience.executor import from_environ
+
+    environ = _Asked()
+    from_environ(environ)
+    return {*environ.names, CACHE}
+
+
+def _has_host(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:  # a bracket that is not closed
+        return False
 
 
 def _url_of(row: dict[str, Any]) -> str:

@@ -319,9 +319,16 @@ class Catalog:
     # ---- models
 
     def models(self, provider: str | None = None) -> list[ModelFacts]:
-        """Every registered model, or one provider's, in the order of the files."""
+        """Every registered model, or one provider's, in the order of the files.
+
+        Every one is also what manifests from elsewhere list themselves, so each of those is read. Raises
+        `ManifestError` for a file that cannot be used.
+        """
         if provider is None:
-            return list(self._all_models().models)
+            found = dict.fromkeys(self._all_models().models)
+            for name in (*self.providers("given"), *self.providers("fetched")):
+                found |= dict.fromkeys(self._models_of(self.provider(name).id).models)
+            return list(found)
         return list(self._models_of(self.provider(provider).id).models)
 
     def resolve(self, model: str) -> ModelRef:

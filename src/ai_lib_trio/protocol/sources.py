@@ -208,6 +208,8 @@ def given_tree(path: str | os.PathLike[str], *, origin: Provenance = "given") ->
     """
     root = Path(path)
     label = os.fspath(path)
+    if not label:  # a variable that is not set, more likely than the folder that the program happens to run in
+        raise ManifestError("expected a directory of manifests or a manifest, got an empty path")
     if root.is_file():
         return Tree([], origin=origin, label=label, single=root)
     if not root.is_dir():
