@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ai_lib_trio import ManifestError
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.watch import Reloader, watched_paths
 
@@ -105,3 +107,27 @@ def test_a_single_file_is_watched_too(tree: Path) -> None:
     change(file, ACME.replace("toy", "chat_completions").replace("One", "Two"))
     assert following.poll() is not None
     assert following.catalog.provider("acme").name == "Two"
+
+
+def test_a_folder_that_may_not_be_read_keeps_what_was_read_and_says_so(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = reloader(tree)
+    assert following.catalog.provider("acme").name == "One"
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == tree / "providers":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Path, "iterdir", iterdir)
+        assert following.has_changed()
+        assert following.poll() is not None
+        assert "providers: cannot be read: Permission denied" in str(following.fault)
+        assert following.catalog.provider("acme").name == "One"
+        with pytest.raises(ManifestError, match="Permission denied"):
+            Catalog.open(tree, {}).provider("acme")
+    assert following.poll() is not None
+    assert following.fault is None

@@ -93,9 +93,7 @@ class Tree:
         if found is None:
             named: dict[str, Any] = {}
             for of, folder in self.folders:
-                if of != kind or not folder.is_dir():
-                    continue
-                for file in folder.iterdir():
+                for file in _listed(folder) if of == kind else ():
                     if self.origin == "bundled" and file.name.endswith(PACKED):
                         file = _Packed(file)
                     stem, suffix = os.path.splitext(file.name)
@@ -179,6 +177,14 @@ class Tree:
         }
 
 
+def _listed(folder: Any) -> list[Any]:
+    """What is in a folder; nothing where it is not there. Raises `ManifestError` where it may not be read."""
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror or error}", file=str(folder)) from None
+
+
 def bundled_tree() -> Tree:
     """The manifests that came with the package: inside it in a wheel or a zip of one, beside `src` in a checkout."""
     package: Any = Path(__file__).parent.parent
@@ -210,12 +216,13 @@ def given_tree(path: str | os.PathLike[str], *, origin: Provenance = "given") ->
     label = os.fspath(path)
     if not label:  # a variable that is not set, more likely than the folder that the program happens to run in
         raise ManifestError("expected a directory of manifests or a manifest, got an empty path")
-    if root.is_file():
+    if os.path.isfile(root):
         return Tree([], origin=origin, label=label, single=root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ManifestError("expected a directory of manifests or a manifest, found neither", file=label)
-    inner = [root / name for name in SPECIFICATION_TREES if (root / name / "providers").is_dir()]
-    homes = [root] if (root / "providers").is_dir() else inner
+    held = {file.name for file in _listed(root)}
+    inner = [root / name for name in SPECIFICATION_TREES if name in held and (root / name / "providers").is_dir()]
+    homes = [root] if "providers" in held and (root / "providers").is_dir() else inner
     if not homes:
         return Tree([("providers", root)], origin=origin, label=label)
     folders = [(kind, home / kind) for home in homes for kind in ("providers", "models", "dialects")]

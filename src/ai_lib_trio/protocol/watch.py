@@ -97,11 +97,14 @@ def _load_again(candidate: Catalog, old: Catalog) -> list[str]:
 def _stamps(catalog: Catalog) -> Stamps:
     found: Stamps = {}
     for path in watched_paths(catalog):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        try:
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+        except OSError:  # it went, or may not be read any more: reading it says so
+            continue
         for file in files:
             try:
                 state = os.stat(file)
-            except FileNotFoundError:  # it went between the listing and the look
+            except OSError:  # it went between the listing and the look
                 continue
             found[str(file)] = (state.st_mtime_ns, state.st_size, state.st_ino)
     return found
