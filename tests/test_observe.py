@@ -12,18 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import CallerError
 from ai_lib_trio.cli.top import lines_of
 from ai_lib_trio.telemetry import observe
-from ai_lib_trio.telemetry.observe import Counted, Observed, snapshots
-from ai_lib_trio.testing import Quiescence, ScriptedTransport, Stall, quiescence
+from ai_lib_trio.telemetry.observe import Counted, Meter, Observed, _Output, snapshots
+from ai_lib_trio.testing import Quiescence, ScriptedTransport, Stall, quiescence, sse_reply
 from ai_lib_trio.transport.base import WireRequest
 from cli_support import Terminal, ailib_async
-from client_support import KEYS, echo, prompt_of, scripted_client, streamed
+from client_support import KEYS, delta, echo, finish, prompt_of, scripted_client, streamed, usage_chunk
 
 __all__ = ["quiescence"]
 
@@ -137,7 +138,7 @@ async def test_top_writes_json_for_programs_and_a_picture_for_a_pipe(tmp_path: P
         as_json = await ailib_async("top", str(path), "--json", "--once")
         as_text = await ailib_async("top", str(path))
     assert json.loads(as_json.out)["tree"]["actors"][0]["calls"][0]["phase"] == "reading"
-    assert "1.1      a-model" in as_text.out
+    assert "1.1    a-model" in as_text.out
     assert (as_json.code, as_text.code) == (0, 0)
 
 
@@ -249,46 +250,235 @@ async def test_top_ends_when_the_program_does(tmp_path: Path) -> None:
         assert await trio.to_thread.run_sync(terminal.wait_end) == 0
 
 
+# ---- rates
+
+
+def paced(request: WireRequest) -> Any:
+    """Eight characters, so two tokens by the usual rule, each half second; the provider reports 100 of them."""
+    said = ["12345678"] * 16
+    return sse_reply([*map(delta, said), finish(), usage_chunk(3, 100)], done="[DONE]", pace_s=0.5)
+
+
+async def test_a_running_streams_rate_is_estimated_and_an_ended_ones_is_as_reported(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    meter = Meter()
+    async with scripted_client(ScriptedTransport(paced)) as client:
+        with client.sink(meter):
+            async with client.chat().user("x").stream() as events:
+                await events.__anext__()
+                began = trio.current_time()
+                (call,) = client.tree().actors[0].calls
+                assert (call.output_tokens, call.output_s, call.tokens_per_s, call.rate) == (2, 0.0, None, "")
+                async for _ in events:
+                    passed = trio.current_time() - began
+                    if passed == 5.0:
+                        break
+                tree = client.tree()
+                (call,) = tree.actors[0].calls
+                assert (call.output_tokens, call.is_estimated, call.output_s) == (22, True, 5.0)
+                assert call.tokens_per_s == 22 / 5
+                assert "11 events, ~4.4 tok/s" in str(tree)
+                meter.rates(trio.current_time(), tree)
+                counted = meter.providers["openai"]
+                assert (counted.tokens_per_s, counted.is_estimated) == (2.2, True)  # 22 in the last ten seconds
+                assert counted.output_tokens == 0  # nothing has been reported
+                async for _ in events:
+                    pass
+            assert events.stats.usage.output_tokens == 100
+            lasted = trio.current_time() - began
+            meter.rates(trio.current_time(), client.tree())
+            assert (counted.output_tokens, counted.is_estimated) == (100, False)
+            assert counted.tokens_per_s == pytest.approx(100 / 10)  # all of it, and once
+            await trio.sleep(10 - lasted + lasted / 4)
+            meter.rates(trio.current_time(), client.tree())
+            assert counted.tokens_per_s == pytest.approx(75 / 10)  # a quarter of its time is over ten seconds ago
+            await trio.sleep(10)
+            meter.rates(trio.current_time(), client.tree())
+            assert counted.tokens_per_s == 0.0
+
+
+async def test_a_stream_that_stalls_has_no_rate_any_more(quiescence: Quiescence, autojump_clock: MockClock) -> None:
+    meter = Meter()
+    stalls = [*paced(WireRequest("POST", "", [], b""))[:12], Stall()]  # the head and data, with a wait before each
+    async with scripted_client(ScriptedTransport(stalls)) as client:
+        with client.sink(meter):
+            async with client.chat().user("x").stream() as events:
+                await events.__anext__()
+                rates = []
+                for _ in range(20):
+                    await trio.sleep(1)
+                    meter.rates(trio.current_time(), client.tree())
+                    rates.append(meter.providers["openai"].tokens_per_s)
+            assert max(rates) > 0
+            assert rates[-1] == 0.0
+            assert not meter.providers["openai"].is_estimated
+
+
+async def test_what_was_estimated_of_a_stream_that_was_left_stays_until_it_is_old(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    meter = Meter()
+    async with scripted_client(ScriptedTransport(paced)) as client:
+        with client.sink(meter):
+            async with client.chat().user("x").stream() as events:
+                for _ in range(5):
+                    await events.__anext__()
+                meter.rates(trio.current_time(), client.tree())
+            meter.rates(trio.current_time(), client.tree())
+            counted = meter.providers["openai"]
+            assert (counted.tokens_per_s, counted.is_estimated, counted.output_tokens) == (1.0, True, 0)
+            await trio.sleep(11)
+            meter.rates(trio.current_time(), client.tree())
+            assert (counted.tokens_per_s, counted.is_estimated) == (0.0, False)
+            assert not meter._running
+            assert not meter._ended
+
+
+def test_a_report_below_the_estimate_is_no_rate_below_nothing() -> None:
+    output = _Output("p", 0.0, is_estimated=True)
+    output.add(9.0, 100)
+    output.add(12.0, 40)
+    assert output.since(11.0) == 0.0
+
+
+# ---- the picture
+
+
+CALL = {
+    "call": 1,
+    "attempt": 1,
+    "model": "m" * 100,
+    "phase": "reading",
+    "age_s": 1.0,
+    "deadline_left_s": None,
+    "events": 3,
+    "tokens_per_s": 1234.5,
+    "is_estimated": True,
+}
+ACTOR = {
+    "provider": "p" * 60,
+    "origin": "https://p.example",
+    "key_number": 1,
+    "state": "running",
+    "inflight": 1,
+    "queued": 2,
+    "crashes": 1,
+    "bugs": 1,
+    "calls": [],
+    "gate": None,
+}
+CHECK = {"provider": "p", "origin": "https://p.example", "is_healthy": None, "state": "running", "crashes": 0}
+
+
+def picture(*actors: Any, width: int = 80, height: int = 1000, **more: Any) -> list[str]:
+    tree = {"actors": list(actors), **more}
+    one = Observed(pid=1, client=1, uptime_s=4000.0, tree=tree, stats={"calls": 10**9})
+    one.providers["p" * 60] = Counted(
+        calls=3, attempts=4, failed=1, cost={"USD": 1234.5, "CNY": 1.0}, tokens_per_s=12.3
+    )
+    return [text for text, _ in lines_of(one, width, height)]
+
+
 def test_a_picture_is_never_wider_or_higher_than_the_terminal() -> None:
-    call = {"call": 1, "attempt": 1, "model": "m" * 100, "phase": "reading", "age_s": 1.0, "events": 3, "bytes_in": 9}
     actor = {
-        "provider": "p" * 60,
-        "state": "running",
-        "inflight": 1,
-        "queued": 2,
-        "crashes": 1,
-        "bugs": 1,
-        "calls": [{**call, "deadline_left_s": 3.0}] * 50,
+        **ACTOR,
+        "calls": [{**CALL, "deadline_left_s": 3.0}] * 50,
         "gate": {
             "paused_for_s": 3.0,
             "breakers": [{"of": "\x1b[31mred\n", "state": "open", "failures": 5, "calls": 9, "half_open_in_s": 1.0}],
             "limits": [{"of": "tokens", "scope": "key", "level": 5.0, "capacity": 10.0}],
         },
     }
-    counted = Counted(calls=3, attempts=4, failed=1, cost={"USD": 1234.5, "CNY": 1.0})
-    one = Observed(
-        pid=1,
-        client=1,
-        uptime_s=4000.0,
-        tree={
-            "actors": [actor],
-            "sink_failures": 2,
-            "checks": [{"provider": "p", "origin": "https://p.example", "is_healthy": False}],
-        },
-        stats={"calls": 10**9},
-        providers={"p" * 60: counted},
-    )
     for width, height in ((80, 24), (40, 10), (20, 3), (200, 100)):
-        lines = [text for text, _ in lines_of(one, width, height)]
+        lines = picture(actor, width=width, height=height, sink_failures=2, checks=[{**CHECK, "is_healthy": False}])
         assert len(lines) <= height
         assert max(len(line) for line in lines) <= width
         assert all(line.isprintable() for line in lines)
         if width >= 80 and height > 10:  # each number is under its name
             head = next(one for one in lines if one.startswith("provider"))
             row = next(one for one in lines if one.startswith("ppp"))
-            for name, value in (("run", "1"), ("wait", "2"), ("calls", "3"), ("tries", "4"), ("fail", "1")):
+            for name, value in (
+                ("run", "1"),
+                ("wait", "2"),
+                ("calls", "3"),
+                ("tries", "4"),
+                ("fail", "1"),
+                ("tok/s", "12.3"),
+            ):
                 assert row[: head.index(name) + len(name)].endswith(f" {value}")
-            assert any("declared check of p at https://p.example fails" in one for one in lines) is (height > 60)
+            assert "  p               not there  https://p.example" in lines  # calls are left out before it is
+            assert any(line.startswith("  ... ") and line.endswith(" more calls") for line in lines) is (height < 60)
+
+
+def test_calls_are_left_out_by_turns_and_what_is_left_out_is_counted() -> None:
+    few = {**ACTOR, "calls": [CALL]}
+    many = {**ACTOR, "provider": "q", "calls": [{**CALL, "call": number} for number in range(100)]}
+    lines = picture(few, many, height=24)
+    assert len(lines) == 24
+    assert sum(line.startswith("  1.1 ") for line in lines) == 2
+    shown = [
+        line for line in lines[lines.index(next(one for one in lines if one.startswith("q "))) :] if " ev " in line
+    ]
+    assert lines[-1] == f"  ... {100 - len(shown)} more calls"
+
+
+def test_a_calls_row_fits_with_a_deadline_and_has_its_rate() -> None:
+    (row,) = [line for line in picture({**ACTOR, "calls": [{**CALL, "deadline_left_s": 41.3}]}) if " ev " in line]
+    assert row.endswith("reading      1.0 of 42.3 s     3 ev ~1234.5 tok/s")
+    assert len(row) == 80
+    reported = {**CALL, "is_estimated": False, "tokens_per_s": 20.0}
+    assert any(line.endswith(" 20.0 tok/s") for line in picture({**ACTOR, "calls": [reported]}))
+    assert any(
+        line.endswith("3 ev") for line in map(str.rstrip, picture({**ACTOR, "calls": [{**CALL, "tokens_per_s": None}]}))
+    )
+
+
+def test_of_several_actors_of_a_provider_each_says_its_key_and_origin() -> None:
+    assert not any("key 1 at" in line for line in picture(ACTOR))
+    several = picture(ACTOR, {**ACTOR, "key_number": 2, "crashes": 2})
+    assert [line for line in several if " at https" in line] == [
+        "  key 1 at https://p.example",
+        "  key 2 at https://p.example",
+    ]
+    assert "  1 crash, bugs in exchanges: 1" in several
+    assert "  2 crashes, bugs in exchanges: 1" in several
+
+
+def test_checks_say_what_was_seen_and_what_became_of_their_actor() -> None:
+    checks = [
+        CHECK,
+        {**CHECK, "is_healthy": True},
+        {**CHECK, "is_healthy": True, "state": "restarting", "crashes": 1},
+        {**CHECK, "state": "failed", "crashes": 4},
+    ]
+    lines = picture(checks=checks)
+    assert [line.split("  ")[-2].strip() for line in lines if line.endswith("https://p.example")] == [
+        "not checked yet",
+        "there",
+        "there, restarting, 1 crash",
+        "failed, 4 crashes",
+    ]
+    assert "changed manifests are not used: torn" in picture(manifest_fault="torn")
+
+
+async def test_top_and_the_tree_agree(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(waiting))
+    async with (
+        block as client,
+        observe(client, tmp_path / "s") as path,
+        client.chat().user("waits").stream() as events,
+    ):
+        await events.__anext__()
+        before = client.tree()
+        told = json.loads((await ailib_async("top", str(path), "--json", "--once")).out)["tree"]
+        mine = json.loads(msgspec.json.encode(client.tree()))
+    for tree in (told, mine):
+        (call,) = tree["actors"][0]["calls"]
+        for moving in ("age_s", "output_s", "tokens_per_s"):
+            assert call.pop(moving) is None or moving != "tokens_per_s" or call["output_tokens"] == 1
+    assert told == mine
+    assert before.actors[0].calls[0].output_tokens == 1
 
 
 async def test_many_may_look_and_more_are_sent_away(quiescence: Quiescence, tmp_path: Path) -> None:

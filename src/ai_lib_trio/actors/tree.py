@@ -10,7 +10,12 @@ __all__ = ["ActorView", "CallView", "CheckView", "Tree"]
 
 
 class CallView(msgspec.Struct, frozen=True, kw_only=True):
-    """One open attempt. `age_s` counts from its entering the docket; `phase`: queued, connecting, waiting, reading."""
+    """One open attempt. `age_s` counts from its entering the docket; `phase`: queued, connecting, waiting, reading.
+
+    `output_tokens` is how much has come: as the provider reported it, else `is_estimated` from the characters, which
+    knows nothing of what the model thought and did not send. `output_s` counts from the first of it, and
+    `tokens_per_s` is the mean over that time; None before there was a second of it, when a single read decides.
+    """
 
     call: int
     attempt: int
@@ -21,6 +26,17 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True):
     deadline_left_s: float | None = None
     events: int = 0
     bytes_in: int = 0
+    output_tokens: int = 0
+    is_estimated: bool = True
+    output_s: float | None = None
+    tokens_per_s: float | None = None
+
+    @property
+    def rate(self) -> str:
+        """Tokens a second, for people: `~` says that they are estimated. Empty where there is no rate yet."""
+        if self.tokens_per_s is None:
+            return ""
+        return f"{'~' if self.is_estimated else ''}{self.tokens_per_s:.1f} tok/s"
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +82,15 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     manifest_fault: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"client  {self.open_calls} open calls"]
+        faults = [
+            f", {count} {said}"
+            for count, said in (
+                (self.sink_failures, "failures of sinks"),
+                (self.overdue_leaves, "overdue leaves"),
+            )
+            if count
+        ]
+        lines = [f"client  {self.open_calls} open calls{''.join(faults)}"]
         if self.manifest_fault is not None:
             lines.append(f"│   changed manifests are not used: {self.manifest_fault}")
         for number, actor in enumerate(self.actors):
@@ -84,7 +108,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
                 left = "" if call.deadline_left_s is None else f", {call.deadline_left_s:.1f} s left"
                 lines.append(
                     f"{stem}{twig}call {call.call}.{call.attempt} {call.model}  {call.phase} for {call.age_s:.1f} s, "
-                    f"{call.events} events{left}"
+                    f"{call.events} events{f', {call.rate}' if call.rate else ''}{left}"
                 )
         if self.checks:
             lines.append("└── health checks")

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -127,12 +128,18 @@ def _keys_at_once() -> Iterator[bool]:
 
 
 def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
-    """A snapshot as lines and their styles, none longer than `width`, and no more than `height`."""
+    """A snapshot as lines and their styles, none longer than `width`, and no more than `height`.
+
+    Where they are too many, calls are left out first: what is wrong with another provider is not hidden by them.
+    """
     stats = one.stats
     head = f"pid {one.pid}  client {one.client}  up {_time(one.uptime_s)}"
     counts = f"calls {stats.get('calls', 0)}  open {stats.get('open', 0)}  ok {stats.get('ok', 0)}  "
     counts += f"failed {stats.get('failed', 0)}  cancelled {stats.get('cancelled', 0)}  {one.events_per_s:.0f} events/s"
     lines = [(head, "bold"), (counts, "")]
+    fault = one.tree.get("manifest_fault")
+    if fault is not None:
+        lines.append((f"changed manifests are not used: {fault}", "red"))
     faults = [
         f"{one.tree.get(name)} {said}"
         for name, said in (("sink_failures", "failures of sinks"), ("overdue_leaves", "overdue leaves"))
@@ -152,30 +159,63 @@ def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:
     if not actors:
         lines.append(("no provider has been called yet", "dim"))
     told: set[str] = set()
+    of_each = Counter(actor["provider"] for actor in actors)
+    shown: list[tuple[list[tuple[str, str]], list[tuple[str, str]]]] = []  # of each actor: itself, and its calls
     for actor in actors:
         provider = actor["provider"]
         # Counts are by provider: of two actors of one, the first shows them.
-        lines += _actor(actor, None if provider in told else one.providers.get(provider))
+        counted = None if provider in told else one.providers.get(provider)
+        own = _actor(actor, counted, is_one_of_several=of_each[provider] > 1)
+        shown.append((own, [_call(call) for call in actor["calls"]]))
         told.add(provider)
-    for check in one.tree.get("checks", ()):
-        if check["is_healthy"] is False:
-            lines.append((f"the declared check of {check['provider']} at {check['origin']} fails", "red"))
+    checks = [_check(check) for check in one.tree.get("checks", ())]
+    if checks:
+        checks = [("", ""), ("health checks", "dim"), *checks]
+    room = height - len(lines) - len(checks) - sum(len(own) for own, _ in shown)
+    for place, (own, calls) in enumerate(shown):
+        lines += own
+        most = max(room // (len(shown) - place), 0)  # what one actor's calls do not need is for the next
+        if len(calls) > most:
+            calls = [*calls[: most - 1], (f"  ... {len(calls) - most + 1} more calls", "dim")] if most else []
+        lines += calls
+        room -= len(calls)
+    lines += checks
     if len(lines) > height:
         hidden = len(lines) - height + 1
         lines = [*lines[: height - 1], (f"... {hidden} more lines", "dim")]
     return [(_cut(safe(text).replace("\n", " ").replace("\t", " "), width), style) for text, style in lines]
 
 
-def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str, str]]:
+def _check(check: Mapping[str, Any]) -> tuple[str, str]:
+    """One place whose declared check is made."""
+    healthy, state, crashes = check["is_healthy"], check["state"], check["crashes"]
+    said = "not checked yet" if healthy is None else "there" if healthy else "not there"
+    if state != "running":
+        said = state if healthy is None else f"{said}, {state}"
+    if crashes:
+        said += f", {_times(crashes, 'crash')}"
+    # What is wrong is read first: an origin may be longer than the line.
+    place = f"{_cut(check['provider'], PROVIDER - 3):<{PROVIDER - 2}}{said}  {check['origin']}"
+    return f"  {place}", "red" if healthy is False or state != "running" else "yellow" if crashes else ""
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}es"
+
+
+def _actor(actor: Mapping[str, Any], counted: Counted | None, *, is_one_of_several: bool) -> list[tuple[str, str]]:
     state = actor["state"]
     numbers = f"{actor['inflight']:>5}{actor['queued']:>6}"
     if counted is not None:
         cost = "  ".join(f"{amount:.4f} {currency}" for currency, amount in sorted(counted.cost.items())) or "-"
-        numbers += f"{counted.calls:>7}{counted.attempts:>7}{counted.failed:>6}{counted.tokens_per_s:>8.1f}  {cost}"
+        rate = f"{'~' if counted.is_estimated else ''}{counted.tokens_per_s:.1f}"
+        numbers += f"{counted.calls:>7}{counted.attempts:>7}{counted.failed:>6}{rate:>8}  {cost}"
     style = "" if state == "running" else "red"
     lines = [(f"{_cut(actor['provider'], PROVIDER - 1):<{PROVIDER}}{state:<{STATE}}{numbers}", style)]
-    if actor["crashes"]:
-        lines.append((f"  {actor['crashes']} crashes, {actor['bugs']} bugs", "red"))
+    if is_one_of_several or actor.get("key_number", 1) > 1:
+        lines.append((f"  key {actor.get('key_number', 1)} at {actor['origin']}", "dim"))
+    if actor["crashes"] or actor["bugs"]:
+        lines.append((f"  {_times(actor['crashes'], 'crash')}, bugs in exchanges: {actor['bugs']}", "red"))
     gate = actor.get("gate") or {}
     if gate.get("paused_for_s", 0) > 0:
         lines.append((f"  asked to wait, {gate['paused_for_s']:.1f} s left", "yellow"))
@@ -188,18 +228,18 @@ def _actor(actor: Mapping[str, Any], counted: Counted | None) -> list[tuple[str,
     for limit in gate.get("limits", ()):
         whole = "" if limit.get("capacity") is None else f" of {limit['capacity']:.0f}"
         lines.append((f"  {limit['of']} left for {limit['scope']}: {limit['level']:.0f}{whole}", "dim"))
-    for call in actor["calls"]:
-        left = call.get("deadline_left_s")
-        due = "" if left is None else f"  {left:.1f} s left"
-        name = f"{call['call']}.{call['attempt']}"
-        lines.append(
-            (
-                f"  {name:<8} {_cut(call['model'], 28):<28} {call['phase']:<10} {call['age_s']:>6.1f} s "
-                f"{call['events']:>5} ev{due}",
-                "cyan" if call["phase"] == "reading" else "",
-            )
-        )
     return lines
+
+
+def _call(call: Mapping[str, Any]) -> tuple[str, str]:
+    """One attempt that is open: how old, and of how much time where it has a deadline; its mean rate since the first
+    token, with `~` where that is estimated."""
+    left, mean = call["deadline_left_s"], call.get("tokens_per_s")
+    due = "" if left is None else f" of {call['age_s'] + left:.1f}"
+    rate = "" if mean is None else f"{'~' if call['is_estimated'] else ''}{mean:.1f} tok/s"
+    text = f"  {call['call']}.{call['attempt']}".ljust(8)
+    text += f" {_cut(call['model'], 21):<21} {call['phase']:<10}{call['age_s']:>6.1f}{due} s"
+    return f"{text:<57}{call['events']:>6} ev {rate:>13}", "cyan" if call["phase"] == "reading" else ""
 
 
 def _cut(text: str, width: int) -> str:

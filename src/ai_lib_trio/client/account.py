@@ -15,13 +15,15 @@ from ..actors.supervisor import Slot
 from ..actors.target import Target
 from ..actors.tree import ActorView, CallView
 from ..resilience.estimate import input_tokens, output_bound
-from ..resilience.ledger import account, cost_of, total_of
+from ..resilience.ledger import account, cost_of, output_so_far, total_of
 from ..service import Call
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Attempt, CallStats
 from ..types.usage import Usage
 
 __all__ = ["actor_view", "attempts_of", "reply_of", "spent_by", "stats_of"]
+
+RATE_AFTER_S = 1.0  # before that a mean says how large the first reads were, and not how fast they came
 
 
 def attempts_of(call: Call, lane: int | None = None) -> tuple[Attempt, ...]:
@@ -186,6 +188,8 @@ def _call_view(job: Job, now: float) -> CallView:
     else:
         phase = "waiting" if progress.bytes_in == 0 else "reading"
     left = job.call.deadline - now
+    tokens, is_reported = output_so_far(progress.usage, progress.chars_out)
+    output_s = None if progress.first_token_at is None else now - progress.first_token_at
     return CallView(
         call=job.call.number,
         attempt=job.call.attempt,
@@ -196,4 +200,8 @@ def _call_view(job: Job, now: float) -> CallView:
         deadline_left_s=left if left < float("inf") else None,
         events=progress.events,
         bytes_in=progress.bytes_in,
+        output_tokens=tokens,
+        is_estimated=not is_reported,
+        output_s=output_s,
+        tokens_per_s=tokens / output_s if output_s is not None and output_s >= RATE_AFTER_S else None,
     )

@@ -15,7 +15,7 @@ from ..types.stats import Attempt, AttemptState, Billed
 from ..types.usage import Usage
 from .estimate import CHARS_PER_TOKEN
 
-__all__ = ["Account", "Total", "account", "cost_of", "total_of"]
+__all__ = ["Account", "Total", "account", "cost_of", "output_so_far", "total_of"]
 
 _ORDER: tuple[Billed, ...] = ("nothing", "reported", "estimated", "unknown")
 
@@ -59,7 +59,7 @@ def account(
         return _priced("reported", usage, pricing)
     if state == "silent" and not has_input:
         return Account("unknown", None, None, None)
-    arrived = -(-chars_out // CHARS_PER_TOKEN)
+    arrived, _ = output_so_far(None, chars_out)
     known = usage or Usage()
     read = known.input_tokens if known.input_tokens is not None else input_estimate
     made = max(known.output_tokens or 0, arrived)
@@ -71,6 +71,13 @@ def account(
         cache_write_tokens=known.cache_write_tokens,
     )
     return _priced("estimated", guess, pricing)
+
+
+def output_so_far(usage: Usage | None, chars_out: int) -> tuple[int, bool]:
+    """How many tokens came out, and whether the provider says so: else it is estimated from the characters."""
+    if usage is not None and usage.output_tokens is not None:
+        return usage.output_tokens, True
+    return -(-chars_out // CHARS_PER_TOKEN), False
 
 
 def _priced(billed: Billed, usage: Usage, pricing: Pricing | None) -> Account:

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -31,7 +32,12 @@ MAX_LINE = 16 * 1024 * 1024
 
 
 class Counted(msgspec.Struct, kw_only=True):
-    """What one provider's calls came to since the socket was opened. `cost` by currency."""
+    """What one provider's calls came to since the socket was opened. `cost` by currency.
+
+    `tokens_per_s` is what came out in the last ten seconds, by the second, running streams included: those are
+    estimated from their characters until the provider reports, and so `is_estimated`. The other counts are of what
+    has ended, as it was reported.
+    """
 
     calls: int = 0
     attempts: int = 0
@@ -39,6 +45,7 @@ class Counted(msgspec.Struct, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     tokens_per_s: float = 0.0
+    is_estimated: bool = False
     cost: dict[str, float] = {}
 
 
@@ -64,12 +71,44 @@ class _Client(Protocol):
     def sink(self, sink: Sink) -> AbstractContextManager[None]: ...
 
 
+class _Output:
+    """How much output there was of one attempt, or of a call that ended, at some moments; between them evenly."""
+
+    __slots__ = ("is_estimated", "points", "provider")
+
+    def __init__(self, provider: str, began_at: float, *, is_estimated: bool) -> None:
+        self.provider = provider
+        self.is_estimated = is_estimated
+        self.points: list[tuple[float, float]] = [(began_at, 0)]
+
+    def add(self, at: float, tokens: int) -> None:
+        if at > self.points[-1][0]:
+            self.points.append((at, tokens))
+        else:  # at one moment with the last one: all of it came then
+            self.points[-1] = (at, tokens)
+            if len(self.points) == 1:
+                self.points.insert(0, (at, 0))
+
+    def since(self, start: float) -> float:
+        """How many tokens came after `start`. Forgets what lies before it."""
+        while len(self.points) > 1 and self.points[1][0] <= start:
+            del self.points[0]
+        (at, tokens), last = self.points[0], self.points[-1][1]
+        if at < start and len(self.points) > 1:
+            then, more = self.points[1]
+            tokens += (more - tokens) * (start - at) / (then - at)
+        elif at < start:
+            return 0.0
+        return max(last - tokens, 0.0)  # what is reported at last may be less than what was estimated
+
+
 class Meter:
-    """A sink that counts, with rates over the last seconds. Bounded by the number of providers."""
+    """A sink that counts, with rates over the last seconds. Bounded by the number of providers and of open calls."""
 
     def __init__(self) -> None:
         self.providers: dict[str, Counted] = {}
-        self._ended: dict[str, list[tuple[float, int]]] = {}
+        self._running: dict[int, dict[int, _Output]] = {}  # by call and attempt, as the tree showed them
+        self._ended: deque[_Output] = deque(maxlen=10_000)
         self._events: dict[int, int] = {}  # by second
 
     def __call__(self, record: Record) -> None:
@@ -89,17 +128,46 @@ class Meter:
             if record.usage is not None:
                 seen.input_tokens += record.usage.input_tokens or 0
                 seen.output_tokens += record.usage.output_tokens or 0
-                ended = self._ended.setdefault(record.provider, [])
-                ended.append((record.at_s, record.usage.output_tokens or 0))
-                if len(ended) > 10_000:
-                    del ended[:5000]
+            self._close(record)
 
-    def rates(self, now: float) -> float:
-        """Set each provider's rate of tokens; gives the rate of events."""
+    def _close(self, record: CallEnded) -> None:
+        """The call's output is what was reported; where nothing was, what was estimated so far stays."""
+        running = self._running.pop(record.call, {})
+        if record.usage is None or record.usage.output_tokens is None:
+            self._ended.extend(running.values())
+            return
+        waited = record.total_s if record.first_token_s is None or not record.stream else record.first_token_s
+        output = _Output(record.provider, record.at_s - max(record.total_s - waited, 0.0), is_estimated=False)
+        output.add(record.at_s, record.usage.output_tokens)
+        self._ended.append(output)
+
+    def rates(self, now: float, tree: Any) -> float:
+        """Set each provider's rate of tokens, with what the tree shows of running calls; gives the rate of events."""
         since = now - RATE_OVER_S
-        for provider, ended in self._ended.items():
-            ended[:] = [one for one in ended if one[0] > since]
-            self.providers[provider].tokens_per_s = sum(count for _, count in ended) / RATE_OVER_S
+        running: dict[int, dict[int, _Output]] = {}
+        for actor in tree.actors:
+            for call in actor.calls:
+                if call.output_s is None:
+                    continue
+                known = self._running.get(call.call, {}).get(call.attempt)
+                if known is None:
+                    known = _Output(actor.provider, now - call.output_s, is_estimated=call.is_estimated)
+                known.is_estimated = call.is_estimated
+                known.add(now, call.output_tokens)
+                running.setdefault(call.call, {})[call.attempt] = known
+        for number, attempts in self._running.items():  # an attempt that is over, of a call that may go on
+            for attempt, output in attempts.items():
+                if attempt not in running.get(number, {}) and output.points[-1][0] > since:
+                    running.setdefault(number, {})[attempt] = output
+        self._running = running
+        self._ended = deque((one for one in self._ended if one.points[-1][0] > since), maxlen=self._ended.maxlen)
+        for counted in self.providers.values():
+            counted.tokens_per_s, counted.is_estimated = 0.0, False
+        for output in (*(one for attempts in running.values() for one in attempts.values()), *self._ended):
+            tokens = output.since(since)
+            counted = self.providers.setdefault(output.provider, Counted())
+            counted.tokens_per_s += tokens / RATE_OVER_S
+            counted.is_estimated |= output.is_estimated and tokens > 0
         return sum(count for at, count in self._events.items() if at > since) / RATE_OVER_S
 
 
@@ -122,12 +190,13 @@ async def observe(client: _Client, path: str | Path, *, interval_s: float = 0.5)
 
     def look() -> bytes:
         now = trio.current_time()
-        rate = meter.rates(now)
+        tree = client.tree()
+        rate = meter.rates(now, tree)
         observed = Observed(
             pid=os.getpid(),
             client=client.number,
             uptime_s=now - opened_at,
-            tree=msgspec.to_builtins(client.tree()),
+            tree=msgspec.to_builtins(tree),
             stats=client.stats(),
             providers=meter.providers,
             events_per_s=rate,
