@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,12 @@ def test_a_named_provider_without_a_key_is_wrong() -> None:
     assert told["providers"][0]["base_url"].startswith("https://")
     assert told["versions"]["trio"]
     assert told["manifests"]["providers"] > 40
+
+
+def test_the_version_of_everything_that_the_library_needs_is_told() -> None:
+    needed = {re.split(r"[^\w-]", one)[0] for one in requires("ai-lib-trio") or () if ";" not in one}
+    assert needed <= json.loads(ailib("doctor", "--json").out)["versions"].keys()
+    assert "trio" in needed
 
 
 def test_an_unknown_provider_and_white_space_in_a_key_are_told() -> None:

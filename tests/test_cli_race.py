@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ai_lib_trio.simulator import Script, Simulator, Stall, Status, Text, Usage, open_simulator
-from cli_support import ailib, ailib_async
+import trio
+
+from ai_lib_trio.simulator import Hold, Script, Simulator, Stall, Status, Text, Usage, open_simulator
+from cli_support import Terminal, ailib, ailib_async, one_error
 
 MANIFEST = """
 id: {name}
@@ -65,6 +67,62 @@ async def test_where_all_fail_one_line_and_the_ledger_say_so(tmp_path: Path) -> 
     assert done.code == 1
     assert [line.split()[1] for line in done.err.splitlines()[:2]] == ["failed", "failed"]
     assert done.err.splitlines()[2].startswith("[E3002")
+
+
+async def test_what_a_failure_cost_is_told_to_programs_too(tmp_path: Path) -> None:
+    async with open_simulator() as sim:
+        sim.script(Status(503), model="a")
+        sim.script(Status(500), model="b")
+        asked = ("quick/a", "stuck/b", "-t", "?", "--manifests", manifests(tmp_path, sim), "--json")
+        done = await ailib_async("race", *asked)
+    assert "E3002" in one_error(done)
+    told = json.loads(done.out)
+    assert told["content"] is None
+    assert [(one["model"], one["code"]) for one in told["members"]] == [("quick/a", "E3002"), ("stuck/b", "E3001")]
+
+
+async def test_ctrl_c_closes_every_connection_and_the_ledger_says_so(tmp_path: Path) -> None:
+    never = trio.Event()
+    async with open_simulator() as sim:
+        sim.script(Script(steps=[Text("Once upon"), Hold(never)]), model="a")
+        sim.script(Script(steps=[Text("There was"), Hold(never)]), model="b")
+        asked = ("quick/a", "stuck/b", "--until", "first_complete", "-t", "?", "--manifests", manifests(tmp_path, sim))
+
+        def watch() -> tuple[int, str, bool]:
+            with Terminal("race", *asked) as terminal:
+                for number in (1, 2):
+                    trio.from_thread.run(sim.wait_entry, number)
+                terminal.type("\x03")
+                return terminal.wait_end(), terminal.shown, terminal.is_as_it_was()
+
+        code, shown, is_as_it_was = await trio.to_thread.run_sync(watch)
+        await sim.wait_quiet()
+        assert all(entry.left_by_client for entry in sim.entries)
+    assert (code, is_as_it_was) == (130, True)
+    assert shown.count("cancelled") == 2
+    assert "Traceback" not in shown
+
+
+async def test_ctrl_c_in_the_middle_of_a_line_begins_another_one(tmp_path: Path) -> None:
+    never = trio.Event()
+    async with open_simulator() as sim:
+        sim.script(Script(steps=[Text("Once upon"), Hold(never)]), model="a")
+        asked = ("quick/a", "-t", "?", "--manifests", manifests(tmp_path, sim))
+
+        def watch() -> str:
+            with Terminal("race", *asked) as terminal:
+                terminal.wait_for("Once upon")
+                terminal.type("\x03")
+                assert terminal.wait_end() == 130
+                return terminal.wait_for("quick/a")
+
+        assert "\nquick/a" in await trio.to_thread.run_sync(watch)
+
+
+def test_no_text_is_refused_before_anything_is_asked() -> None:
+    for text in ("", "  "):
+        done = ailib("race", "openai/any", "-t", text)
+        assert (done.code, "there is no text to send" in done.err) == (2, True)
 
 
 def test_two_ways_at_once_are_refused() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-CORE = ("trio", "httpx", "msgspec", "pyyaml", "jsonpath-ng", "fastjsonschema")
+CORE = ("trio", "httpx", "httptools", "msgspec", "pyyaml", "jsonpath-ng", "fastjsonschema")
 EXTRAS = {
     "cli": ("click", "rich"),
     "keyring": ("keyring",),

@@ -53,6 +53,8 @@ def race(
     """
     if hedge is not None and quorum is not None:
         raise click.UsageError("--hedge and --quorum are two ways to ask: choose one")
+    if not text.strip():
+        raise click.UsageError("there is no text to send")
 
     async def main() -> int:
         from ..client.client import open_client
@@ -74,14 +76,16 @@ def race(
                 contest = client.race(
                     chat, models=models, until="first_token" if until == "first_token" else "first_complete"
                 )
+            content: str | None = None
             try:
                 await _show(contest, quiet=as_document)
-            finally:
-                if not as_document:
+                content = contest.response().content
+            finally:  # what a failure cost is told too; the failure itself is a line on stderr
+                if as_document:
+                    told = {"content": content, "members": contest.members, "stats": contest.stats}
+                    sys.stdout.write(as_json(told) + "\n")
+                else:
                     _ledger(contest)
-            if as_document:
-                told = {"content": contest.response().content, "members": contest.members, "stats": contest.stats}
-                sys.stdout.write(as_json(told) + "\n")
         return 0
 
     return run_async(main)
@@ -96,13 +100,14 @@ def _after(text: str) -> float | str:
 
 async def _show(contest: Any, *, quiet: bool) -> None:
     out = Printer(sys.stdout)
-    async with contest as events:
-        async for event in events:
-            content = getattr(event, "content", None)
-            if content and not quiet:
-                out.write(content)
-    if not quiet:
-        out.end_line()
+    try:
+        async with contest as events:
+            async for event in events:
+                content = getattr(event, "content", None)
+                if content and not quiet:
+                    out.write(content)
+    finally:
+        out.end_line()  # also where it was ended in the middle: the ledger begins a line
 
 
 def _ledger(contest: ContestStream) -> None:
@@ -115,7 +120,8 @@ def _ledger(contest: ContestStream) -> None:
 
 def _line(member: RaceMember) -> str:
     seconds = sum(attempt.total_s for attempt in member.attempts)
-    said = f"{member.outcome:11}  {seconds:6.2f} s  {len(member.attempts)} attempts  {member.billed}"
+    count = len(member.attempts)
+    said = f"{member.outcome:11}  {seconds:6.2f} s  {count} attempt{' ' if count == 1 else 's'}  {member.billed}"
     if member.cost is not None and member.billed != "nothing":
         said += f" {member.cost:.6f} {member.currency}"
     if member.kind is not None:

@@ -7,6 +7,7 @@ goes through at once.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -30,9 +31,15 @@ def run_async(main: Callable[[], Awaitable[T]]) -> T:
     async def watched() -> T:
         with interruptible():
             return await main()
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise _interrupted()
 
     return trio.run(watched)
+
+
+def _interrupted() -> click.exceptions.Exit:
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")  # after the ^C that the terminal shows
+    return click.exceptions.Exit(INTERRUPTED)
 
 
 @contextmanager
