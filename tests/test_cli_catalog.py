@@ -238,6 +238,14 @@ def test_show_and_validate_take_a_file(capsys: pytest.CaptureFixture[str], tmp_p
     assert "1 API compiled (chat)" in capsys.readouterr().out
 
 
+def test_a_folder_is_no_manifest_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    assert "mine is a directory; name a manifest in it" in one_error(ailib("manifests", "show", "mine"))
+    Path("openai").mkdir()
+    assert ailib("manifests", "show", "openai").code == 0  # a provider's name means the provider
+
+
 def test_every_bundled_manifest_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "manifests", "validate")
     assert isinstance(found, dict)

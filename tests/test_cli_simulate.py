@@ -112,7 +112,12 @@ def test_faults_that_harm_nothing_change_nothing() -> None:
         ("--fault", "split=3"),
         ("--retry-after", "3"),
         ("--tool", "name:{not json"),
+        ("--tool", ":{}"),
         ("--port", "70000"),
+        ("--pace", "nan"),
+        ("--first-token", "inf"),
+        ("--fault", "trickle=0"),
+        ("--key", ""),
     ],
 )
 def test_wrong_usage_is_exit_2(arguments: tuple[str, ...]) -> None:

@@ -580,6 +580,7 @@ async def test_names_that_lead_nowhere_are_errors(quiescence: Quiescence, autoju
             await client.chat("x").model("@two").execute()
     for wrong in (
         lambda: ModelArray("", [MODEL]),
+        lambda: ModelArray("@a", [MODEL]),
         lambda: ModelArray("a", []),
         lambda: ModelArray("a", [MODEL, MODEL]),
         lambda: ModelArray("a", [MODEL], chain=0),
@@ -589,6 +590,27 @@ async def test_names_that_lead_nowhere_are_errors(quiescence: Quiescence, autoju
     ):
         with pytest.raises(CallerError):
             wrong()
+
+
+async def test_an_endpoint_that_nobody_knows_is_said_when_the_client_is_opened(quiescence: Quiescence) -> None:
+    for models, kind in ((["nobody/any"], "unknown_provider"), ([MODEL, "openai"], "unknown_model")):
+        with pytest.raises(CallerError) as caught:
+            async with routed(Places(), ModelArray("two", models)):
+                raise AssertionError
+        assert caught.value.kind == kind
+
+
+async def test_an_address_that_is_empty_is_a_mistake_and_not_the_providers_own(quiescence: Quiescence) -> None:
+    places = Places()
+    empty = Endpoint(model=MODEL, base_url="")
+    async with routed(places, ModelArray("one", [empty])) as client:
+        with pytest.raises(CallerError, match="http or https URL"):
+            await client.chat("x").execute()
+    config = Config(transport=ScriptedTransport(places), environ=KEYS)
+    async with open_client(MODEL, base_url="", config=config) as client:
+        with pytest.raises(CallerError, match="http or https URL"):
+            await client.chat("x").execute()
+    assert not places.asked
 
 
 async def test_one_array_is_a_router_and_its_name_a_clients_model(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AiLibError
-from .options import MANIFESTS
+from .options import MANIFESTS, Seconds
 from .running import interruptible, run_async
 from .screen import Printer, as_json, one_line
 
@@ -37,7 +37,7 @@ __all__ = ["chat"]
 @click.option("--base-url", metavar="URL", help="Talk to this address instead of the provider's own.")
 @click.option("--api", metavar="NAME", help="One of the provider's APIs, where it has several.")
 @click.option("--retries", type=click.IntRange(min=0), help="How often a failed call is tried again, at most.")
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds for each reply, at most.")
+@click.option("--deadline", type=Seconds(min=0, min_open=True), help="Seconds for each reply, at most.")
 @MANIFESTS
 @click.option("--json", "as_lines", is_flag=True, help="Write every event as a line of JSON, then a summary.")
 def chat(

@@ -225,7 +225,8 @@ def _find(name: str, manifests: str | None) -> tuple[Catalog, Manifest]:
     """A provider by id or alias, or the one of a file. What looks like a path is one."""
     if not _is_path(name):
         catalog = Catalog.open(manifests)
-        return catalog, catalog.provider(name)
+        if catalog.has_provider(name) or not Path(name).exists():
+            return catalog, catalog.provider(name)
     catalog = Catalog.open(name, environ={})
     return catalog, catalog.provider(_ident(name, catalog))
 

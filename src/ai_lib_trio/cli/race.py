@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import JSON, MANIFESTS
+from .options import JSON, MANIFESTS, Seconds
 from .running import run_async
 from .screen import Printer, as_json, safe
 
@@ -31,7 +31,7 @@ __all__ = ["race"]
 @click.option("--hedge", metavar="AFTER", help="Ask them one by one, the next after so many seconds or a p95.")
 @click.option("--quorum", type=click.IntRange(min=1), metavar="K", help="Ask until K of them agree.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Each reply ends there at the latest.")
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds for all of it, at most.")
+@click.option("--deadline", type=Seconds(min=0, min_open=True), help="Seconds for all of it, at most.")
 @click.option("--cost-cap", type=click.FloatRange(min=0, min_open=True), help="What all of them may cost together.")
 @MANIFESTS
 @JSON

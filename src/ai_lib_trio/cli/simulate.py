@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CallerError
-from .options import MANIFESTS
+from .options import MANIFESTS, Seconds
 from .running import run_async
 from .screen import Printer, as_json
 
@@ -46,8 +46,8 @@ FAULTS = {
 @click.option("--text", help="What every reply says; the last words of the user are given back without it.")
 @click.option("--thinking", help="What every reply thinks before it speaks.")
 @click.option("--tool", metavar="NAME:JSON", help="Every reply calls this tool with these arguments.")
-@click.option("--pace", type=click.FloatRange(min=0), default=0.0, help="Seconds between pieces of a stream.")
-@click.option("--first-token", type=click.FloatRange(min=0), default=0.0, help="Seconds before the first piece.")
+@click.option("--pace", type=Seconds(min=0), default=0.0, help="Seconds between pieces of a stream.")
+@click.option("--first-token", type=Seconds(min=0), default=0.0, help="Seconds before the first piece.")
 @click.option("--status", type=click.IntRange(400, 599), help="Answer with this status, in the dialect's own form.")
 @click.option("--retry-after", metavar="VALUE", help="With --status: the header that says when to come back.")
 @click.option("--fault", "faults", multiple=True, metavar="NAME[=N]", help="What goes wrong; may be repeated.")
@@ -75,6 +75,8 @@ def simulate(
     Without names, every provider of the manifests. Point a client at an address that is printed:
     ailib chat PROVIDER/MODEL --base-url ADDRESS
     """
+    if key is not None and not key.strip():
+        raise click.UsageError("--key wants a key: no request can have an empty one")
     whole, partial = _faults(faults)
     answer = whole or _answer(text, thinking, tool, pace, first_token, status, retry_after, partial)
 
@@ -158,6 +160,8 @@ def _answer(
             extra.append(ToolCall(name, msgspec.json.decode(arguments) if colon else {}))
         except msgspec.DecodeError:
             raise click.UsageError(f"--tool wants a name, a colon and JSON, got {tool!r}") from None
+        if not name.strip():
+            raise click.UsageError(f"--tool wants a name before the colon, got {tool!r}")
 
     def reply(entry: Entry) -> Reply:
         usual = default_script(entry)
@@ -185,6 +189,8 @@ def _faults(wanted: Sequence[str]) -> tuple[Reply | None, list[Fault]]:
                 f"--fault {name}{' wants a whole number: ' + name + '=10' if needs_number else ' takes no number'}"
             )
         number = int(text or 0)
+        if name == "trickle" and not number:
+            raise click.UsageError("--fault trickle wants at least one byte a second: trickle=1")
         if name in ("cut", "reset"):
             found.append(simulator.Cut(after_bytes=number, how="close" if name == "cut" else "reset"))
         elif name == "end":
@@ -194,7 +200,7 @@ def _faults(wanted: Sequence[str]) -> tuple[Reply | None, list[Fault]]:
         elif name == "garbage":
             found.append(simulator.Insert(after_frames=number))
         elif name == "trickle":
-            found.append(simulator.Trickle(bytes_per_second=max(number, 1)))
+            found.append(simulator.Trickle(bytes_per_second=number))
         elif name == "split":
             found.append(simulator.SplitCharacters())
         elif name == "crlf":

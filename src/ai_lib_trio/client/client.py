@@ -408,14 +408,20 @@ class AiClient:
             terms = msgspec.structs.replace(terms, policies=policies)
         if model is None or not is_routed(model):
             return await self._prepare(request, terms), terms
-        names = self._need_routes(model).rank(model, terms.api, request, is_dry=is_dry)
+        routes = self._need_routes(model)
+        names = routes.rank(model, terms.api, request, is_dry=is_dry)
         for number, name in enumerate(names, 1):
             try:
-                call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
+                with routes.given_to(name) as coming:
+                    call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
             except CredentialError:
                 if number == len(names):
                     raise
                 continue  # as a chain passes over a target that has no key
+            if is_dry:
+                coming.is_over = True
+            else:
+                routes.begun(coming, call)
             policies = msgspec.structs.replace(terms.policies, fallbacks=(*names[number:], *terms.policies.fallbacks))
             return call, msgspec.structs.replace(terms, model=name, policies=policies)
         raise AssertionError("an array ranks at least one endpoint")

@@ -6,7 +6,9 @@ from the actors that own it, and nothing here keeps a copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import trio
 
@@ -30,8 +32,23 @@ def is_routed(model: str | None) -> bool:
     return model is not None and model.startswith("@")
 
 
+class Coming:
+    """A call on its way to an endpoint: ranked, and not entered at its actor yet. Others that are ranked meanwhile see
+    it, so that calls which begin together are not all given to one endpoint."""
+
+    __slots__ = ("is_over", "log")
+
+    def __init__(self) -> None:
+        self.log: list[Job] | None = None  # the call's, once it is put together
+        self.is_over = False
+
+    @property
+    def has_come(self) -> bool:
+        return self.is_over or bool(self.log)
+
+
 class Routes:
-    """A client's router, and where its endpoints' actors are."""
+    """A client's router, and where its endpoints' actors are. Raises `CallerError` for an endpoint nobody knows."""
 
     def __init__(
         self,
@@ -50,10 +67,14 @@ class Routes:
         self._health = health
         self._seed = seed
         self._names: dict[str, tuple[ModelArray, str]] = {}
+        self._coming: dict[str, deque[Coming]] = {}  # by endpoint, in the order in which they were ranked
+        self._of_calls: dict[int, Coming] = {}
         for array in self.router.arrays.values():
             for label, endpoint in array.endpoints.items():
                 name = f"@{array.name}/{label}"
+                catalog().resolve(endpoint.model)  # an unknown model is said here, not at the first call
                 self._names[name] = (array, label)
+                self._coming[name] = deque()
                 targets.place(name, endpoint.model, base_url=endpoint.base_url, api_key=endpoint.api_key)
 
     @property
@@ -87,6 +108,35 @@ class Routes:
             names += self.rank(model, api, request, is_dry=is_dry) if is_routed(model) else [model]
         return names
 
+    @contextmanager
+    def given_to(self, name: str) -> Iterator[Coming]:
+        """A call that is on its way to this endpoint from now on, until its end where the block raises."""
+        coming = Coming()
+        self._coming[name].append(coming)
+        try:
+            yield coming
+        except BaseException:  # whatever it was: this call does not come
+            coming.is_over = True
+            raise
+
+    def begun(self, coming: Coming, call: Call) -> None:
+        """The call is put together: it is on its way until it has entered, or is over."""
+        coming.log = call.log
+        self._of_calls[call.number] = coming
+
+    def _on_the_way(self, name: str, target: Target | None, api: str | None) -> int:
+        """How many calls are coming to the endpoint's actor, by whatever endpoint."""
+        count = 0
+        for other, coming in self._coming.items():
+            while coming and coming[0].has_come:
+                coming.popleft()
+            if not coming:
+                continue
+            known = target if other == name else self._targets.known(other, api)
+            if other == name or (known is not None and target is not None and known.key == target.key):
+                count += len(coming)
+        return count
+
     def _candidate(self, name: str, label: str, endpoint: Endpoint, api: str | None) -> Candidate | None:
         if api is not None and not self._targets.has_api(name, api):
             return None
@@ -109,12 +159,15 @@ class Routes:
             facts=ref.facts,
             declared=catalog.provider(ref.provider_id).capabilities,
             in_flight=len(actor.inflight) if actor is not None else 0,
-            queued=actor.queued if actor is not None else 0,
+            queued=(actor.queued if actor is not None else 0) + self._on_the_way(name, target, api),
             is_well=is_well,
         )
 
     def learn(self, call: Call) -> None:
         """Tell the arrays how long the call's attempts took to their first tokens, and which failed before one."""
+        coming = self._of_calls.pop(call.number, None)
+        if coming is not None:
+            coming.is_over = True
         jobs: list[Job] = call.log
         for job in jobs:
             progress = job.progress

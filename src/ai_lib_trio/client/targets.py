@@ -86,12 +86,12 @@ class Targets:
         place = self._places.get(model) or Place(model, None, None)
         ref = self._catalog.resolve(place.model)
         manifest = self._catalog.provider(ref.provider_id)
-        given_url = place.base_url or self._base_urls.get(manifest.id)
+        given_url = place.base_url if place.base_url is not None else self._base_urls.get(manifest.id)
         api_key = place.api_key or self._api_keys.get(manifest.id)
         family = self._family(manifest, api)
         encoder, decoder = self._compiled(manifest, family)
         declared = self._declared_url(manifest, is_given=given_url is not None)
-        base_url = given_url or declared
+        base_url = given_url if given_url is not None else declared  # one that is empty is a mistake, and told as one
         if base_url is None:
             raise CallerError(f"{manifest.id} has no base URL: give one", kind="bad_argument", provider=manifest.id)
         origin = origin_of(base_url)

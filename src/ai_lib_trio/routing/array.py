@@ -56,6 +56,8 @@ class ModelArray:
     ) -> None:
         if not name or not endpoints or isinstance(endpoints, str):
             raise CallerError("an array has a name and at least one endpoint", kind="bad_argument")
+        if name.startswith("@"):  # it would be asked for as @@name
+            raise CallerError(f"an array's name is without the @ that asks for it, got {name!r}", kind="bad_argument")
         if chain is not None and chain < 1:
             raise CallerError(f"chain is at least 1, got {chain!r}", kind="bad_argument")
         self.name = name

@@ -39,7 +39,8 @@ class Candidate(NamedTuple):
     """One endpoint of an array, as it is now.
 
     `facts` are the registry's, None for a model that nobody registered; `declared` is what its provider can do.
-    `in_flight` and `queued` are its actor's own counts. `first_token_s` is a decaying average of what was measured,
+    `in_flight` and `queued` are its actor's own counts, the latter with the calls that are on their way to it, which
+    matter where many begin at once. `first_token_s` is a decaying average of what was measured,
     None before the first reply; `is_failing` is True where its last attempt failed before one, not long ago. `is_well`
     is False while its breaker is open, its actor is down or its check failed.
     """
