@@ -117,6 +117,10 @@ class Terminal:
         fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._process.send_signal(signal.SIGWINCH)
 
+    def send(self, number: int) -> None:
+        """A signal, as `kill` sends it."""
+        self._process.send_signal(number)
+
     def type(self, text: str) -> None:
         """What a person types; `\\x03` is Ctrl-C, `\\x04` Ctrl-D."""
         os.write(self._main, text.encode())

@@ -180,6 +180,45 @@ async def test_top_leaves_the_terminal_as_it_was(tmp_path: Path, key: str, code:
             assert "closed the socket" not in terminal.shown
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_that_ends_top_leaves_the_terminal_as_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    block = scripted_client(ScriptedTransport(echo))
+    async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            terminal.send(number)
+            assert await trio.to_thread.run_sync(terminal.wait_end) == 128 + number
+            assert terminal.is_as_it_was()
+            assert terminal.shown.count("\x1b[?1049h") == terminal.shown.count("\x1b[?1049l") == 1
+            assert "Traceback" not in terminal.shown
+
+
+async def test_top_gives_the_terminal_back_while_it_is_stopped(tmp_path: Path) -> None:
+    block = scripted_client(ScriptedTransport(echo))
+    async with block as client, observe(client, tmp_path / "s", interval_s=0.05) as path:
+        with Terminal("top", str(path), columns=80) as terminal:
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            terminal.type("\x1a")  # nobody could let it go on here, so the system does not stop it
+            await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            while terminal.shown.count("\x1b[?1049h") < 2:
+                await trio.to_thread.run_sync(terminal.wait_for, "no provider")
+            assert terminal.shown.count("\x1b[?1049l") == 1
+            assert not terminal.is_as_it_was()
+            terminal.type("q")
+            assert await trio.to_thread.run_sync(terminal.wait_end) == 0
+            assert terminal.is_as_it_was()
+
+
+async def test_a_path_that_no_socket_can_have_is_said_on_both_sides(tmp_path: Path) -> None:
+    path = tmp_path / ("s" * 200)
+    async with scripted_client(ScriptedTransport(echo)) as client:
+        with pytest.raises(CallerError, match="path too long"):
+            async with observe(client, path):
+                raise AssertionError
+    with pytest.raises(CallerError, match="path too long"):
+        await first(path)
+
+
 async def test_top_is_drawn_again_when_the_window_changes(tmp_path: Path) -> None:
     block = scripted_client(ScriptedTransport(waiting))
     async with (

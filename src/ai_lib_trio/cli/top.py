@@ -11,8 +11,8 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["lines_of", "top"]
 
 PROVIDER, STATE = 18, 10  # columns of 80 for the two texts; the rest is numbers
+ENDING = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+SIGNALS = ("SIGWINCH", "SIGTERM", "SIGHUP", "SIGTSTP")  # those of them that this system has
 
 
 @click.command()
@@ -56,19 +58,22 @@ def top(path: str, once: bool, as_lines: bool) -> int:
                     sys.stdout.write("\n".join(text for text, _ in lines_of(one, width, 1000)) + "\n")
                     break
             else:
-                await _live(console, seen)
+                return await _live(console, seen)
         return 0
 
     return run_async(main)
 
 
-async def _live(console: Any, seen: Any) -> None:
+async def _live(console: Any, seen: Any) -> int:
+    """Draw each snapshot until the program or the user ends it; gives the exit code. The terminal is left as it was,
+    also where a signal ends it, and while it is stopped."""
     import trio
     from rich.live import Live
     from rich.text import Text
 
     last: Observed | None = None
     has_ended = False
+    ended_by = 0
 
     def draw() -> None:
         shown = Text(no_wrap=True, overflow="crop")
@@ -84,9 +89,22 @@ async def _live(console: Any, seen: Any) -> None:
         has_ended = True
         nursery.cancel_scope.cancel()
 
-    async def fit() -> None:
-        with trio.open_signal_receiver(signal.SIGWINCH) as resized:
-            async for _ in resized:
+    async def obey() -> None:
+        nonlocal ended_by
+        wanted = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        with trio.open_signal_receiver(*wanted) as signals:
+            async for number in signals:
+                if number in ENDING:
+                    ended_by = number
+                    nursery.cancel_scope.cancel()
+                elif number == getattr(signal, "SIGTSTP", None):
+                    live.stop()
+                    keys.put_back()
+                    ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+                    os.kill(os.getpid(), signal.SIGTSTP)  # until the shell lets it go on, where there is one
+                    signal.signal(signal.SIGTSTP, ours)
+                    keys.take()
+                    live.start()
                 draw()
 
     async def leave() -> None:
@@ -98,33 +116,49 @@ async def _live(console: Any, seen: Any) -> None:
                 return
 
     # Drawn when there is something new: no thread of rich's own draws.
-    with _keys_at_once() as has_keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    with _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
-            if hasattr(signal, "SIGWINCH"):
-                nursery.start_soon(fit)
-            if has_keys:
+            nursery.start_soon(obey)
+            if keys.are_here:
                 nursery.start_soon(leave)
     if has_ended:
         sys.stdout.write("the program has closed the socket\n")
+    return 128 + ended_by if ended_by else 0
 
 
-@contextmanager
-def _keys_at_once() -> Iterator[bool]:
+class _Keys:
     """Keys come as they are pressed and are not shown, where somebody sits at a keyboard; afterwards as before."""
-    try:
-        import termios
-        import tty
 
-        before = termios.tcgetattr(sys.stdin.fileno())
-    except (ImportError, OSError, ValueError, termios.error):  # not of this system, or no terminal
-        yield False
-        return
-    tty.setcbreak(sys.stdin.fileno())
-    try:
-        yield True
-    finally:
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+    def __init__(self) -> None:
+        self._before: list[Any] | None = None
+
+    @property
+    def are_here(self) -> bool:
+        return self._before is not None
+
+    def take(self) -> None:
+        try:
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(sys.stdin.fileno())
+        except (ImportError, OSError, ValueError, termios.error):  # not of this system, or no terminal
+            return
+        tty.setcbreak(sys.stdin.fileno())
+
+    def put_back(self) -> None:
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._before)
+
+    def __enter__(self) -> _Keys:
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.put_back()
 
 
 def lines_of(one: Observed, width: int, height: int) -> list[tuple[str, str]]:

@@ -260,14 +260,16 @@ async def _open(where: Path) -> trio.SocketListener:
         await made.bind(str(where))
     except OSError as exc:
         made.close()
-        raise CallerError(
-            f"no socket can be made at {where}: {os.strerror(exc.errno or 0)}", kind="bad_argument"
-        ) from exc
+        raise CallerError(f"no socket can be made at {where}: {_said(exc)}", kind="bad_argument") from exc
     finally:
         os.umask(mask)
     os.chmod(where, 0o600)
     made.listen(MOST_WATCHERS)
     return trio.SocketListener(made)
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)  # a path that is too long has no number
 
 
 async def _is_served(where: Path) -> bool:
@@ -295,7 +297,7 @@ async def snapshots(path: str | Path) -> AsyncGenerator[Observed, None]:
     try:
         stream = await trio.open_unix_socket(str(path))
     except OSError as exc:
-        said = "there is no such socket" if exc.errno == errno.ENOENT else os.strerror(exc.errno or 0).lower()
+        said = "there is no such socket" if exc.errno == errno.ENOENT else _said(exc).lower()
         raise CallerError(f"{path}: {said}; the program opens it with telemetry.observe", kind="bad_argument") from exc
     decoder = msgspec.json.Decoder(Observed)
     rest = bytearray()
