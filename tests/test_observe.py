@@ -23,7 +23,7 @@ from ai_lib_trio.telemetry import observe
 from ai_lib_trio.telemetry.observe import Counted, Meter, Observed, _Output, snapshots
 from ai_lib_trio.testing import Quiescence, ScriptedTransport, Stall, quiescence, sse_reply
 from ai_lib_trio.transport.base import WireRequest
-from cli_support import Terminal, ailib_async
+from cli_support import Terminal, ailib_async, one_error
 from client_support import KEYS, delta, echo, finish, prompt_of, scripted_client, streamed, usage_chunk
 
 __all__ = ["quiescence"]
@@ -520,12 +520,16 @@ async def test_top_and_the_tree_agree(tmp_path: Path) -> None:
     assert before.actors[0].calls[0].output_tokens == 1
 
 
-async def test_many_may_look_and_more_are_sent_away(quiescence: Quiescence, tmp_path: Path) -> None:
-    got = []
+async def test_many_may_look_and_more_are_sent_away_with_a_word(quiescence: Quiescence, tmp_path: Path) -> None:
+    got: list[Observed] = []
+    sent_away: list[str] = []
 
     async def look(path: Path) -> None:
-        async for one in snapshots(path):
-            got.append(one)
+        try:
+            async for one in snapshots(path):
+                got.append(one)
+        except CallerError as error:
+            sent_away.append(str(error))
 
     block = scripted_client(ScriptedTransport(echo))
     async with (
@@ -536,6 +540,24 @@ async def test_many_may_look_and_more_are_sent_away(quiescence: Quiescence, tmp_
         for _ in range(12):
             nursery.start_soon(look, path)
         with trio.fail_after(10):
-            while len(got) < 8:
+            while len(got) + len(sent_away) < 12:
                 await wait_all_tasks_blocked(0.01)
-    assert len(got) == 8
+        done = await ailib_async("top", str(path), "--once", "--json")
+    assert (len(got), len(sent_away)) == (8, 4)
+    assert all("8 look already" in one for one in sent_away)
+    assert "8 look already" in one_error(done)
+
+
+@pytest.mark.parametrize("said", [b"not json\n", b'{"pid": "x"}\n', b""])
+async def test_what_is_no_client_of_ours_is_said_in_one_line(said: bytes, tmp_path: Path) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(said)
+
+    made = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await made.bind(str(tmp_path / "s"))
+    made.listen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [trio.SocketListener(made)])
+        assert str(tmp_path / "s") in one_error(await ailib_async("top", str(tmp_path / "s")))
+        nursery.cancel_scope.cancel()

@@ -292,7 +292,7 @@ def _remove(where: Path, inode: int) -> None:
 async def snapshots(path: str | Path) -> AsyncGenerator[Observed, None]:
     """The snapshots of the program that listens at the path, until it ends. Close the iterator when you leave early.
 
-    Raises `CallerError` where nobody listens.
+    Raises `CallerError` where nobody listens, and where one is sent away before there was a snapshot.
     """
     try:
         stream = await trio.open_unix_socket(str(path))
@@ -301,19 +301,27 @@ async def snapshots(path: str | Path) -> AsyncGenerator[Observed, None]:
         raise CallerError(f"{path}: {said}; the program opens it with telemetry.observe", kind="bad_argument") from exc
     decoder = msgspec.json.Decoder(Observed)
     rest = bytearray()
+    count = 0
     async with stream:
         while True:
             try:
                 data = await stream.receive_some()
             except trio.BrokenResourceError:
-                return
-            if not data or len(rest) > MAX_LINE:
+                data = b""
+            if not data and not count:
+                why = f"sent away without a snapshot: {MOST_WATCHERS} look already, or the program ends"
+                raise CallerError(f"{path}: {why}", kind="bad_argument")
+            if not data:
                 return
             rest += data
+            if len(rest) > MAX_LINE and b"\n" not in rest:
+                raise CallerError(f"{path}: what listens there is no client of ours", kind="bad_argument")
             *lines, last = rest.split(b"\n")
             rest = bytearray(last)
             for line in lines:
                 try:
-                    yield decoder.decode(line)
+                    one = decoder.decode(line)
                 except msgspec.DecodeError as exc:
                     raise CallerError(f"{path}: what listens there is no client of ours", kind="bad_argument") from exc
+                count += 1
+                yield one
