@@ -164,6 +164,15 @@ async def test_calls_that_begin_together_are_spread_over_the_least_busy(quiescen
     }
 
 
+async def test_races_that_begin_together_are_spread_too(quiescence: Quiescence) -> None:
+    async def use(client: AiClient, array: ModelArray) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(client.race(client.chat("x"), models=["@all"]).execute)
+
+    assert await Run().calls(least_busy, use) == {"east": 10, "west": 10, "north": 10}
+
+
 async def test_the_least_busy_is_one_by_its_actor_not_by_its_name(quiescence: Quiescence) -> None:
     seen: list[str] = []
 

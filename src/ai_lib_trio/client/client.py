@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -298,12 +298,21 @@ class AiClient:
 
         async def prepare() -> Call:
             nonlocal service
-            entrants = [Entrant(model, tuple(self._expanded([model], terms, request))) for model in models]
-            service = make(entrants, terms=policies)
-            names = [name for entrant in entrants for name in entrant.models]
-            if terms.api is not None and not any(self._targets.has_api(name, terms.api) for name in names):
-                raise CallerError(f"none of the models has an API {terms.api!r}", kind="bad_argument")
-            return await self._prepare(request, terms, names)
+            routes = self._routes
+            with ExitStack() as given:
+                entrants, coming = [], []
+                for model in models:
+                    entrants.append(Entrant(model, tuple(self._expanded([model], terms, request))))
+                    if routes is not None and is_routed(model):  # the next one that is ranked sees it
+                        coming.append(given.enter_context(routes.given_to(entrants[-1].models[0])))
+                service = make(entrants, terms=policies)
+                names = [name for entrant in entrants for name in entrant.models]
+                if terms.api is not None and not any(self._targets.has_api(name, terms.api) for name in names):
+                    raise CallerError(f"none of the models has an API {terms.api!r}", kind="bad_argument")
+                call = await self._prepare(request, terms, names)
+            if routes is not None:
+                routes.begun(coming, call)
+            return call
 
         async def run(call: Call, outlet: Outlet) -> None:
             await service(call, outlet)
@@ -421,7 +430,7 @@ class AiClient:
             if is_dry:
                 coming.is_over = True
             else:
-                routes.begun(coming, call)
+                routes.begun([coming], call)
             policies = msgspec.structs.replace(terms.policies, fallbacks=(*names[number:], *terms.policies.fallbacks))
             return call, msgspec.structs.replace(terms, model=name, policies=policies)
         raise AssertionError("an array ranks at least one endpoint")

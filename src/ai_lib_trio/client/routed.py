@@ -68,7 +68,7 @@ class Routes:
         self._seed = seed
         self._names: dict[str, tuple[ModelArray, str]] = {}
         self._coming: dict[str, deque[Coming]] = {}  # by endpoint, in the order in which they were ranked
-        self._of_calls: dict[int, Coming] = {}
+        self._of_calls: dict[int, list[Coming]] = {}
         for array in self.router.arrays.values():
             for label, endpoint in array.endpoints.items():
                 name = f"@{array.name}/{label}"
@@ -119,10 +119,12 @@ class Routes:
             coming.is_over = True
             raise
 
-    def begun(self, coming: Coming, call: Call) -> None:
+    def begun(self, coming: list[Coming], call: Call) -> None:
         """The call is put together: it is on its way until it has entered, or is over."""
-        coming.log = call.log
-        self._of_calls[call.number] = coming
+        for one in coming:
+            one.log = call.log
+        if coming:
+            self._of_calls[call.number] = coming
 
     def _on_the_way(self, name: str, target: Target | None, api: str | None) -> int:
         """How many calls are coming to the endpoint's actor, by whatever endpoint."""
@@ -165,8 +167,7 @@ class Routes:
 
     def learn(self, call: Call) -> None:
         """Tell the arrays how long the call's attempts took to their first tokens, and which failed before one."""
-        coming = self._of_calls.pop(call.number, None)
-        if coming is not None:
+        for coming in self._of_calls.pop(call.number, ()):
             coming.is_over = True
         jobs: list[Job] = call.log
         for job in jobs:
