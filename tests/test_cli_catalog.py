@@ -322,6 +322,13 @@ def test_help_is_exit_0_and_lists_the_commands() -> None:
         assert command in done.out
 
 
+def test_help_fits_80_columns_and_no_command_is_cut_short() -> None:
+    for group in ((), ("manifests",)):
+        said = ailib(*group, "--help", env={"COLUMNS": "80"}).out
+        assert max(map(len, said.splitlines())) <= 80
+        assert "..." not in said.partition("Commands:")[2]
+
+
 def test_an_unknown_command_is_exit_2() -> None:
     assert ailib("nonsense").code == 2
 

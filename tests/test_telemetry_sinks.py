@@ -571,3 +571,13 @@ async def test_a_provider_has_the_conventions_name_where_they_give_it_one(autoju
     assert [dict(span.attributes or {})["gen_ai.provider.name"] for span in (call, *traced.attempts_of(call))] == [
         "mistral_ai"
     ] * 2
+
+
+def test_what_a_sink_cannot_be_made_of_is_said() -> None:
+    with pytest.raises(CallerError, match="form is one of json, console"):
+        CallLogger(form="xml")  # type: ignore[arg-type]
+    registry = CollectorRegistry()
+    MetricsCollector(registry)
+    with pytest.raises(CallerError, match="one collector for each prefix"):
+        MetricsCollector(registry)
+    MetricsCollector(registry, prefix="another")

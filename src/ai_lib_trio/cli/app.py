@@ -68,9 +68,12 @@ def ailib() -> None:
     """Talk to any AI provider, see what is known about them, and try everything without a key.
 
     \b
-    ailib demo                     no key, no network: the library at work on a simulated provider
-    ailib chat PROVIDER/MODEL      talk to a model
-    ailib models                   what the manifests know
+    ailib demo                  the library at work: no key, no network
+    ailib chat PROVIDER/MODEL   talk to a model
+    ailib models                what the manifests know
+
+    Exit codes: 0 done, 1 failed (a line on stderr says why), 2 wrong usage, 130 ended by Ctrl-C, 141 whoever read the
+    output has left.
     """
 
 

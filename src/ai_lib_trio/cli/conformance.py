@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["conformance"]
 
 
-@click.command()
+@click.command(short_help="Run cases of the specification's suite.")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--tree",

@@ -67,7 +67,7 @@ class Claim(msgspec.Struct, frozen=True):
     evidence: dict[str, Any]
 
 
-@click.command()
+@click.command(short_help="Show the library at work, without a key.")
 @JSON
 def demo(as_document: bool) -> int:
     """Show the library at work, without a key and without a network.

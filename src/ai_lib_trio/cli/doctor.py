@@ -41,7 +41,7 @@ PROXIES = ("http", "https", "socks5", "socks5h")
 AT_ONCE = 8
 
 
-@click.command()
+@click.command(short_help="Say what is in force here, and what is wrong.")
 @click.argument("names", metavar="[PROVIDER]...", nargs=-1)
 @click.option("--reach", is_flag=True, help="Also try to reach the providers: one request each, without a key.")
 @MANIFESTS

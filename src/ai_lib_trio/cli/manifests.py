@@ -21,12 +21,12 @@ from .screen import Printer, as_json, one_line
 __all__ = ["manifests"]
 
 
-@click.group()
+@click.group(short_help="Show, check, build and convert manifests.")
 def manifests() -> None:
     """Look at manifests: the files that say what a provider is and how its wire is written."""
 
 
-@manifests.command()
+@manifests.command(short_help="What a provider's manifest comes to.")
 @click.argument("provider_or_file")
 @MANIFESTS
 @JSON
@@ -65,7 +65,7 @@ def show(provider_or_file: str, manifests: str | None, as_document: bool) -> Non
             out.line(f"  {name if number == 0 else '':<11} {value}")
 
 
-@manifests.command()
+@manifests.command(short_help="Read manifests strictly and compile everything.")
 @click.argument("names", nargs=-1, metavar="[PROVIDER_OR_PATH]...")
 @MANIFESTS
 @JSON
@@ -97,7 +97,7 @@ def validate(names: tuple[str, ...], manifests: str | None, as_document: bool) -
     return 1 if report.faults else 0
 
 
-@manifests.command()
+@manifests.command(short_help="Write dist/: what loading a folder comes to.")
 @click.argument("folder", required=False)
 @click.option("--out", metavar="FOLDER", help="Where to write; `dist` beside the sources if not given.")
 @JSON
@@ -130,7 +130,7 @@ def build(folder: str | None, out: str | None, as_document: bool) -> int:
     return 0
 
 
-@manifests.command()
+@manifests.command(short_help="Turn a manifest of version 1 into one of 2.")
 @click.argument("file")
 @click.option("--out", metavar="FILE", help="Where to write; standard output if not given.")
 def convert(file: str, out: str | None) -> None:

@@ -16,7 +16,7 @@ from .screen import as_json, console_for, print_nothing_found, print_table
 __all__ = ["models"]
 
 
-@click.command()
+@click.command(short_help="List models, what they take and what they cost.")
 @click.argument("words", metavar="[WORD]...", nargs=-1)
 @click.option("--provider", "providers", multiple=True, help="Only models of this provider. May be repeated.")
 @click.option("--capability", "capabilities", multiple=True, help="Only models that declare it. May be repeated.")

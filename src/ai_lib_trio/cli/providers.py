@@ -17,7 +17,7 @@ from .screen import as_json, print_nothing_found, print_table
 __all__ = ["providers"]
 
 
-@click.command()
+@click.command(short_help="List providers, and whether there is a key.")
 @click.argument("words", metavar="[WORD]...", nargs=-1)
 @click.option("--dialect", help="Only providers with an API of this dialect.")
 @click.option("--capability", "capabilities", multiple=True, help="Only providers that declare it. May be repeated.")

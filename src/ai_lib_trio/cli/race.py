@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["race"]
 
 
-@click.command()
+@click.command(short_help="Ask several models; the first one wins.")
 @click.argument("models", nargs=-1, required=True)
 @click.option("--text", "-t", required=True, help="The message to all of them.")
 @click.option(

@@ -1,18 +1,19 @@
 """Records become log lines, by the standard logging module: one line for each call, and one for each step at DEBUG.
 
-Imports types. The rule that must stay true: a line holds fields of a record and nothing else, so there is nothing in it
-to mask: no record holds a key, and none but `CallContent` (which is not logged) a word of prompt or reply; the words of
-feedback are left out.
+Imports errors and types. The rule that must stay true: a line holds fields of a record and nothing else, so there is
+nothing in it to mask: no record holds a key, and none but `CallContent` (which is not logged) a word of prompt or
+reply; the words of feedback are left out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from ..errors import CallerError
 from ..types.records import (
     ActorRestarted,
     BreakerChanged,
@@ -45,6 +46,7 @@ _SAID = {
     "FeedbackGiven": "feedback",
     "ManifestsChanged": "manifests",
 }
+Form = Literal["json", "console"]
 _LONGEST = 200  # of one field: ids and names come from outside
 
 
@@ -59,9 +61,9 @@ class CallLogger:
     Handlers of the logging module may block: put a `logging.handlers.QueueHandler` before one that writes slowly.
     """
 
-    def __init__(
-        self, logger: logging.Logger | str = "ai_lib_trio.calls", *, form: Literal["json", "console"] = "json"
-    ) -> None:
+    def __init__(self, logger: logging.Logger | str = "ai_lib_trio.calls", *, form: Form = "json") -> None:
+        if form not in get_args(Form):
+            raise CallerError(f"form is one of {', '.join(get_args(Form))}, got {form!r}", kind="bad_argument")
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
         self._form = form
 

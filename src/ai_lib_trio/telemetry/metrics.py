@@ -65,6 +65,15 @@ class MetricsCollector:
         self._max_origins = max_origins
         self._origins: set[tuple[str, str, str]] = set()
         self._breakers: dict[tuple[str, str, str], set[str]] = {}
+        try:
+            self._register(prometheus, prefix)
+        except ValueError as exc:  # a name that is none, or that the registry has already
+            raise CallerError(
+                f"{exc}; a registry takes one collector for each prefix, and that one may be a sink of every client",
+                kind="bad_argument",
+            ) from exc
+
+    def _register(self, prometheus: Any, prefix: str) -> None:
         one = ("provider", "model")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Any:
