@@ -37,25 +37,26 @@ class Drive:
     It knows nothing of the reader, so that a reader who is dropped can be noticed.
     """
 
-    __slots__ = ("call", "ended", "error", "home", "is_over", "outlet", "scope")
+    __slots__ = ("_ended", "call", "error", "home", "is_attended", "is_over", "outlet", "scope")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, is_attended: bool) -> None:
         self.call = call
         self.outlet = ChannelOutlet()
         self.scope = trio.CancelScope()
-        self.ended = trio.Event()
         self.home = trio.lowlevel.current_trio_token()
         self.error: Exception | None = None  # an `AiLibError`, or what a callable of the user raised
+        self.is_attended = is_attended  # False for a plain `async for`, which nobody may be reading
         self.is_over = False
+        self._ended: trio.Event | None = None  # made by whoever waits for it
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, service: Service, on_end: Callable[[Drive], None]) -> None:
-        error: Exception | None = AdmissionError("the client was closed during the call", kind="client_closed")
+    async def run(self, service: Service, client: AiClient) -> None:
+        error: Exception | None = None
+        is_cut = True
         try:
             with self.scope:
                 try:
                     await service(self.call, self.outlet)
-                    error = None
                 except AiLibError as exc:
                     error = exc
                 except UserFault as exc:
@@ -63,13 +64,25 @@ class Drive:
                 except Exception as exc:  # the boundary of a call's task: a bug ends this call alone
                     error = InternalError(f"a fault in the call: {type(exc).__name__}", kind="bug")
                     error.__cause__ = exc
+                is_cut = False
                 await self.outlet.wait_room()
         finally:
+            if is_cut:
+                error = AdmissionError("the client was closed during the call", kind="client_closed")
             self.error = error
             self.is_over = True
             self.outlet.close()
-            self.ended.set()
-            on_end(self)
+            if self._ended is not None:
+                self._ended.set()
+            client._drive_ended(self)
+
+    async def wait_ended(self) -> None:
+        """Wait until nothing of the call is left."""
+        if self._ended is None:
+            self._ended = trio.Event()
+            if self.is_over:
+                self._ended.set()
+        await self._ended.wait()
 
     def abandon(self) -> None:
         """End the call without waiting for it. May be called from any thread."""
@@ -87,16 +100,30 @@ class ChatStream:
     soon after and warns. Iterating raises the `AiLibError` that ended the reply, after everything that came before.
     """
 
-    def __init__(self, client: AiClient, service: Service, prepare: Callable[[], Awaitable[Call]]) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_batch",
+        "_client",
+        "_drive",
+        "_error",
+        "_fold",
+        "_is_entered",
+        "_is_left",
+        "_is_whole",
+        "_next",
+        "_prepare",
+        "_unfolded",
+    )
+
+    def __init__(self, client: AiClient, prepare: Callable[[], Awaitable[tuple[Call, Service]]]) -> None:
         self._client = client
-        self._service = service
-        self._prepare = prepare
+        # Gives the call and its service. None once it was asked for them: what it holds is not needed any more.
+        self._prepare: Callable[[], Awaitable[tuple[Call, Service]]] | None = prepare
         self._drive: Drive | None = None
         self._batch: Batch = ()
         self._next = 0
-        self._fold = Fold()
+        self._fold: Fold | None = None
         self._unfolded: list[Batch] = []
-        self._is_started = False
         self._is_entered = False
         self._is_left = False  # read to the end, or closed
         self._is_whole = False  # everything was received
@@ -119,11 +146,12 @@ class ChatStream:
         await self._leave()
 
     async def _start(self, *, is_attended: bool) -> Drive:
-        if self._is_started:
+        prepare, self._prepare = self._prepare, None
+        if prepare is None:
             raise CallerError("a stream is used once: build another with .stream()", kind="bad_argument")
-        self._is_started = True
-        self._drive = drive = Drive(await self._prepare())
-        self._client._start_drive(drive, self._service, is_attended=is_attended)
+        call, service = await prepare()
+        self._drive = drive = Drive(call, is_attended=is_attended)
+        self._client._start_drive(drive, service)
         return drive
 
     async def _leave(self) -> None:
@@ -131,10 +159,14 @@ class ChatStream:
         self._is_left = True
         if drive is None:
             return
+        if drive.is_over:
+            drive.outlet.close_reader()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         drive.scope.cancel()
         drive.outlet.close_reader()
         with trio.move_on_after(LEAVE_S, shield=True) as bound:
-            await drive.ended.wait()
+            await drive.wait_ended()
         if bound.cancelled_caught:
             self._client._supervisor.overdue_leaves += 1
 
@@ -187,7 +219,7 @@ class ChatStream:
                     self._batch = batch
                     self._next = 1
                     return batch[0]
-            await drive.ended.wait()
+            await drive.wait_ended()
         except trio.BusyResourceError:  # the other reader's stream is not ours to end
             raise
         except BaseException:
@@ -223,10 +255,16 @@ class ChatStream:
         drive = self._drive
         if drive is None:
             raise CallerError("the stream has not been started", kind="bad_argument")
+        return self._client._reply(drive.call, self._folded())
+
+    def _folded(self) -> Fold:
+        """The fold of what was read so far."""
+        if self._fold is None:
+            self._fold = Fold()
         for batch in self._unfolded:
             self._fold.add_all(batch)
         self._unfolded.clear()
-        return self._client._reply(drive.call, self._fold)
+        return self._fold
 
     @property
     def stats(self) -> CallStats:
