@@ -291,10 +291,15 @@ class Connection:
         sink = self.sink
         assert sink is not None
         while True:
-            if self.hub is None or self.reads_itself:
-                await self._read_once()
+            if self.is_over or self.is_full or self.fault is not None:
+                await trio.lowlevel.checkpoint()
+            elif self.sock is None:
+                raise self.lost()
+            elif self.hub is None or self.reads_itself or not self.hub.join(self):
+                await self._read_once(self.sock)
             else:
-                await self._wait_news(self.hub)
+                self.task = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._leave)
             if self.fault is not None:
                 fault, self.fault = self.fault, None
                 try:
@@ -307,37 +312,19 @@ class Connection:
             if self.is_over:
                 return
 
-    async def _read_once(self) -> None:
-        if self.is_over or self.is_full or self.fault is not None:
-            await trio.lowlevel.checkpoint()
-            return
-        if self.sock is None:
-            raise self.lost()
+    async def _read_once(self, sock: socket.socket) -> None:
         try:
-            await trio.lowlevel.wait_readable(self.sock)
+            await trio.lowlevel.wait_readable(sock)
         except trio.ClosedResourceError:
             raise self.lost() from None
         self.readable()
 
-    async def _wait_news(self, hub: Hub) -> None:
-        if self.is_over or self.is_full or self.fault is not None:
-            await trio.lowlevel.checkpoint()
-            return
-        if self.sock is None:
-            raise self.lost()
-        if not hub.join(self):
-            await self._read_once()
-            return
-        self.task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            # A cancelled exchange ends with its connection: the server sees it go in the turn that cancels, and not
-            # when all tasks that were cancelled with this one have been unwound.
-            self.task = None
-            self.close()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _leave(self, _: object) -> trio.lowlevel.Abort:
+        # A cancelled exchange ends with its connection: the server sees it go in the turn that cancels, and not
+        # when all tasks that were cancelled with this one have been unwound.
+        self.task = None
+        self.close()
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> None:
         """There is news: let the exchange's task go on, if it sleeps."""
