@@ -159,6 +159,7 @@ class Connection:
         if not self.has_head and reader.status:
             self.has_head = True
             sink.head(reader.status, reader.headers)
+            reader.headers = ()  # the sink has them
         if body and not sink.data(body):
             self.is_full = True
         if reader.is_complete:
@@ -469,9 +470,9 @@ class NativeEngine:
         is_done = False
         try:
             _, head = self._prepare(request)
-            body = request.body
             connection.begin(request, sink)
-            if await connection.send(b"%b%d\r\n\r\n" % (head, len(body)), body, sink):
+            if await connection.send(b"%b%d\r\n\r\n" % (head, len(request.body)), request.body, sink):
+                request.body = b""  # a reply may take minutes: what was asked is not kept for them
                 await connection.receive()
                 is_done = True
         finally:
