@@ -9,6 +9,8 @@ batch wider; and a hop through it costs 8 us where this one costs 4 (CPython 3.1
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import trio
 
 from ..service import Batch
@@ -17,7 +19,7 @@ __all__ = ["ChannelOutlet"]
 
 
 class ChannelOutlet:
-    """An outlet with one reader. The writer's side is `service.Outlet`; the reader calls `receive`.
+    """An outlet with one reader. The writer's side is `service.Outlet`; the reader waits for `news`, then calls `take`.
 
     `close` ends the reader after what was sent; `close_reader` makes the writer's batches vanish.
     """
@@ -65,18 +67,21 @@ class ChannelOutlet:
 
     # ---- the reader's side
 
-    async def receive(self) -> Batch | None:
-        """The next batch, or None at the end. Always a checkpoint; cancelled, no batch is lost.
+    def news(self) -> Awaitable[object]:
+        """To be awaited at once: until there is a batch, or the end. Always a checkpoint; cancelled, nothing is lost.
 
-        Raises `trio.BusyResourceError` where another task is waiting for one already.
+        Raises `trio.BusyResourceError` where another task is waiting already. No coroutine of its own: a reader waits
+        here most of its life, and for each event that comes alone.
         """
         if self._reader is not None:
             raise trio.BusyResourceError("another task is reading this stream")
-        if not self._batches and not self._is_closed:
-            self._reader = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._reader_left)
-        else:
-            await trio.lowlevel.checkpoint()
+        if self._batches or self._is_closed:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the reader awaits it
+        self._reader = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._reader_left)  # noqa: ASYNC105
+
+    def take(self) -> Batch | None:
+        """The next batch; None at the end."""
         if not self._batches:
             return None
         batch = self._batches.pop(0)

@@ -204,9 +204,6 @@ class ChatStream:
             event = self._batch[self._next]
             self._next += 1
             return event
-        return await self._next_batch()
-
-    async def _next_batch(self) -> StreamingEvent:
         if self._is_left:
             await trio.lowlevel.checkpoint()
             if self._error is not None:
@@ -215,7 +212,8 @@ class ChatStream:
         drive = self._drive if self._drive is not None else await self._start(is_attended=False)
         try:
             while True:
-                batch = await drive.outlet.receive()
+                await drive.outlet.news()
+                batch = drive.outlet.take()
                 if batch is None:
                     break
                 if batch:
