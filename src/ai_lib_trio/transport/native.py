@@ -632,7 +632,9 @@ async def _connected(address: _Address) -> socket.socket | None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = sock.connect_ex(address.address)
         if error in _UNDER_WAY:
-            with trio.move_on_after(NEXT_ADDRESS_S if address.until < math.inf else math.inf):
+            # An address that is no answer of a resolver has no other one beside it.
+            limit = trio.move_on_after(NEXT_ADDRESS_S) if address.until < math.inf else contextlib.nullcontext()
+            with limit:
                 await trio.lowlevel.wait_writable(sock)
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         is_connected = error == 0
