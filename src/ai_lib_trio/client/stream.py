@@ -222,7 +222,6 @@ class ChatStream:
                     self._batch = batch
                     self._next = 1
                     return batch[0]
-            await drive.wait_ended()
         except trio.BusyResourceError:  # the other reader's stream is not ours to end
             raise
         except BaseException:
