@@ -64,6 +64,7 @@ from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
 from .targets import Targets
 from .told import Said, given, telling
+from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from .builder import ClientBuilder
@@ -77,6 +78,7 @@ LIVING: weakref.WeakSet[AiClient] = (
     weakref.WeakSet()
 )  # every client that is still known: `testing.quiescence` asks them
 _numbers = itertools.count(1)
+CALLS_A_TURN = 32  # that begin in one turn of the scheduler: some 10 ms with their connections
 
 
 def open_client(
@@ -173,6 +175,7 @@ class AiClient:
                 seed=seed,
             )
         self._open: dict[int, Drive | None] = {}  # calls that have not ended: those that stream have a drive
+        self._turnstile = Turnstile(CALLS_A_TURN)
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
         self._all_ended = trio.Event()
@@ -363,6 +366,8 @@ class AiClient:
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
+        if not self._turnstile.pass_nowait():
+            await self._turnstile.wait_passage()
         target = None if models else self._targets.known(terms.model or "", terms.api)
         if target is None:
             with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
