@@ -623,7 +623,9 @@ async def _connected(address: _Address) -> socket.socket | None:
     """A socket that is connected to this address. None where that fails, or takes so long that others are tried."""
     try:
         # Through trio's, so that a socket factory of the caller's is asked; detached, as in `_reach`.
-        sock = socket.socket(fileno=trio.socket.socket(address.family, socket.SOCK_STREAM).detach())
+        # Told what it is, or Python would ask the system three times.
+        own = trio.socket.socket(address.family, socket.SOCK_STREAM)
+        sock = socket.socket(own.family, own.type, own.proto, fileno=own.detach())
     except OSError:
         return None
     is_connected = False
@@ -631,7 +633,9 @@ async def _connected(address: _Address) -> socket.socket | None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = sock.connect_ex(address.address)
-        if error in _UNDER_WAY:
+        if error in _UNDER_WAY and _is_connected(sock):
+            error = 0
+        elif error in _UNDER_WAY:
             # An address that is no answer of a resolver has no other one beside it.
             limit = trio.move_on_after(NEXT_ADDRESS_S) if address.until < math.inf else contextlib.nullcontext()
             with limit:
@@ -644,6 +648,15 @@ async def _connected(address: _Address) -> socket.socket | None:
         if not is_connected:
             sock.close()
     return sock if is_connected else None
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Whether it is already: on this machine itself a connection takes no time, though `connect` says it will."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _has_no_address(failure: OSError) -> bool:
