@@ -85,11 +85,7 @@ class Connection:
         self.task: trio.lowlevel.Task | None = None
         self.idle_at = 0.0
         self.reads_itself = hub is None
-        self.poll: Callable[[int], list[tuple[int, int]]] | None = None
-        if _HAS_POLL:
-            poller = select.poll()
-            poller.register(sock, select.POLLIN)
-            self.poll = poller.poll
+        self.poll: Callable[[int], list[tuple[int, int]]] | None = None  # made when it is asked whether it is alive
         self.has_head = False
         self.is_full = False
         self.is_over = False
@@ -338,6 +334,10 @@ class Connection:
     def is_alive(self) -> bool:
         """Whether an idle connection is still good: nobody closed it or spoke on it. Does not wait."""
         sock = self.sock
+        if self.poll is None and _HAS_POLL and self.sock is not None:
+            poller = select.poll()
+            poller.register(self.sock, select.POLLIN)
+            self.poll = poller.poll
         if self.poll is not None and not self.poll(0):
             return True  # cheaper than to read and be told so by an exception
         while sock is not None:
