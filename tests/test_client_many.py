@@ -91,6 +91,19 @@ async def test_a_thousand_calls_at_once_on_one_client_never_mix(
         assert trio.current_time() < 20
 
 
+async def test_calls_that_begin_together_to_a_new_model_go_by_one_target(quiescence: Quiescence) -> None:
+    transport = ScriptedTransport([Stall()])
+    async with scripted_client(transport) as client, trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(client.chat().user("x").execute)
+        await wait_all_tasks_blocked()
+        assert len(transport.asked) == 10
+        jobs = client._supervisor.slots.values()
+        targets = {id(job.call.target) for slot in jobs for job in slot.docket.jobs()}
+        assert len(targets) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_two_clients_and_two_providers_at_once_never_mix(
     quiescence: Quiescence, autojump_clock: MockClock
 ) -> None:

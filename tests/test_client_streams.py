@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gc
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AdmissionError, AiLibError, CallerError, PartialContentDelta, StreamEnd, TransportError
+from ai_lib_trio import AdmissionError, AiLibError, CallerError, PartialContentDelta, StreamEnd, TransportError, fold
+from ai_lib_trio.client.stream import FRESH_EVENTS, joined
 from ai_lib_trio.testing import Data, Fail, Head, Hold, Quiescence, ScriptedTransport, Stall, Step, Wait
+from ai_lib_trio.types.events import FinalCandidate, OpaqueBlock, Rerouted, ThinkingDelta
 from client_support import SSE, delta, echo, frame, scripted_client, streamed, whole
 
 
@@ -113,6 +118,41 @@ async def test_partial_is_the_fold_of_what_arrived_and_response_of_the_whole(qui
         assert (reply.content, reply.finish_reason, reply.usage.total_tokens) == ("one two three", "end_turn", 5)
         assert events.partial() == reply
         assert events.stats.attempts[0].state == "complete"
+
+
+async def test_a_long_stream_keeps_its_text_and_not_its_events(quiescence: Quiescence) -> None:
+    texts = [f"{number} " for number in range(300)]
+    transport = ScriptedTransport(streamed(*texts))
+    async with scripted_client(transport) as client, client.chat().user("x").stream() as events:
+        read = 0
+        async for _ in events:
+            read += 1
+            assert sum(len(batch) for batch in events._unfolded) <= FRESH_EVENTS
+            if read in (100, 200):
+                assert events.partial().content == "".join(texts[:read])
+    assert events.response().content == "".join(texts)
+    assert events.stats.events >= 300
+
+
+text_events = st.builds(
+    PartialContentDelta, st.text(max_size=3), st.integers(0, 1), st.integers(0, 1)
+)  # few blocks and candidates, so that neighbours are often of one
+other_events = st.one_of(
+    st.builds(ThinkingDelta, st.text(max_size=3), st.integers(0, 1)),
+    st.just(OpaqueBlock(0, "signature", "s", of="text")),
+    st.builds(Rerouted, st.just("a/1"), st.just("b/2"), st.just("E3001 reset"), discard=st.booleans()),
+    st.just(FinalCandidate(0, "end_turn", "stop")),
+)
+
+
+@given(st.lists(st.lists(st.one_of(text_events, other_events), max_size=5)))
+def test_pieces_that_were_joined_fold_to_the_same_reply(batches: list[list[Any]]) -> None:
+    one_by_one = fold(event for batch in batches for event in batch)
+    pieces = joined(batches)
+    assert fold(pieces) == one_by_one
+    for before, after in pairwise(pieces):
+        if isinstance(before, PartialContentDelta) and isinstance(after, PartialContentDelta):
+            assert (before.block_index, before.candidate_index) != (after.block_index, after.candidate_index)
 
 
 async def test_a_stream_that_was_left_before_its_end_has_no_response(quiescence: Quiescence) -> None:

@@ -16,6 +16,7 @@ from ai_lib_trio import Config, InternalError, TransportError, open_client
 from ai_lib_trio.actors.exchange import Exchange
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport import hub as hub_module
+from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.hub import Hub
 from client_support import MODEL, ONE_ATTEMPT, delta, finish, frame
 from engines import KeepingSink, engine_of, fetch, post
@@ -466,6 +467,20 @@ async def test_without_epoll_clients_do_the_same_without_a_hub(
             assert await text_of(client) == "one two"
         assert "hub" not in [task.name for task in client._nursery.child_tasks]
         assert server.connections == 1
+
+
+async def test_what_was_asked_is_not_kept_while_its_reply_comes(quiescence: Quiescence) -> None:
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(chunked(STREAM[0], end=False))
+        await connection.wait_left()
+
+    async with raw_server(silent) as server, client_at(server.url) as client:
+        chat = client.chat().user("a long prompt")
+        async with chat.stream() as events:
+            await events.__anext__()
+            gc.collect()  # of what other tests left in cycles
+            assert [one.body for one in gc.get_objects() if isinstance(one, WireRequest)] == [b""]
 
 
 async def test_two_hundred_streams_are_cancelled_at_once_and_nothing_waits_for_the_collector(

@@ -41,7 +41,7 @@ from ..resilience.preflight import Preflight, look
 from ..resilience.quorum import Agree, same_text
 from ..resilience.race import Until
 from ..routing import ModelArray, ModelManager, Router
-from ..service import Call, FoldOutlet, Gate, Outlet, Service, Ticket
+from ..service import Call, FoldOutlet, Gate, Service, Ticket
 from ..transport.base import Engine
 from ..transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ..transport.hub import Hub
@@ -64,6 +64,7 @@ from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
 from .targets import Targets
 from .told import Said, given, telling
+from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from .builder import ClientBuilder
@@ -77,6 +78,7 @@ LIVING: weakref.WeakSet[AiClient] = (
     weakref.WeakSet()
 )  # every client that is still known: `testing.quiescence` asks them
 _numbers = itertools.count(1)
+CALLS_A_TURN = 32  # that begin in one turn of the scheduler: some 10 ms with their connections
 
 
 def open_client(
@@ -104,17 +106,6 @@ def open_client(
     if router is not None:
         config = msgspec.structs.replace(config, router=router)
     return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config)
-
-
-class _OpenCall:
-    """A call that has not ended. `is_attended` is False for a plain `async for`, which nobody may be reading."""
-
-    __slots__ = ("call", "drive", "is_attended")
-
-    def __init__(self, call: Call, drive: Drive | None, is_attended: bool) -> None:
-        self.call = call
-        self.drive = drive
-        self.is_attended = is_attended
 
 
 class AiClient:
@@ -183,7 +174,8 @@ class AiClient:
                 health=self._health,
                 seed=seed,
             )
-        self._open: dict[int, _OpenCall] = {}
+        self._open: dict[int, Drive | None] = {}  # calls that have not ended: those that stream have a drive
+        self._turnstile = Turnstile(CALLS_A_TURN)
         self._calls = 0
         self._outcomes: dict[str, int] = {"ok": 0, "failed": 0, "cancelled": 0}
         self._all_ended = trio.Event()
@@ -294,10 +286,9 @@ class AiClient:
         if not self._known(models):
             raise CallerError("models names at least one model", kind="bad_argument")
         policies = msgspec.structs.replace(terms.policies, api=terms.api)
-        service = make([Entrant(model, (model,)) for model in models], terms=policies)  # refuses what cannot be
+        make([Entrant(model, (model,)) for model in models], terms=policies)  # refuses what cannot be
 
-        async def prepare() -> Call:
-            nonlocal service
+        async def prepare() -> tuple[Call, Service]:
             routes = self._routes
             with ExitStack() as given:
                 entrants, coming = [], []
@@ -312,12 +303,9 @@ class AiClient:
                 call = await self._prepare(request, terms, names)
             if routes is not None:
                 routes.begun(coming, call)
-            return call
+            return call, self._outermost(service, terms)
 
-        async def run(call: Call, outlet: Outlet) -> None:
-            await service(call, outlet)
-
-        return ContestStream(self, self._outermost(run, terms), prepare, state)
+        return ContestStream(self, prepare, state)
 
     def _known(self, models: Sequence[str]) -> Sequence[str]:
         """The models, where each is known. Raises the `CallerError` that a call to it would."""
@@ -387,6 +375,8 @@ class AiClient:
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
+        if not self._turnstile.pass_nowait():
+            await self._turnstile.wait_passage()
         target = None if models else self._targets.known(terms.model or "", terms.api)
         if target is None:
             with trio.CancelScope(deadline=deadline) as scope:  # a keyring may wait for a person
@@ -458,7 +448,7 @@ class AiClient:
         else:
             call, terms = await self._routed(request, terms)
         outlet = FoldOutlet()
-        self._open[call.number] = _OpenCall(call, None, True)
+        self._open[call.number] = None
         outcome = "cancelled"
         try:
             await self._service(terms)(call, outlet)
@@ -503,23 +493,17 @@ class AiClient:
         )
 
     def _stream(self, request: Request, terms: Terms) -> ChatStream:
-        routed = terms
+        return ChatStream(self, partial(self._prepare_stream, request, terms))
 
-        async def prepare() -> Call:
-            nonlocal routed
-            call, routed = await self._routed(request, terms)
-            return call
+    async def _prepare_stream(self, request: Request, terms: Terms) -> tuple[Call, Service]:
+        call, terms = await self._routed(request, terms)
+        return call, self._service(terms)
 
-        async def service(call: Call, outlet: Outlet) -> None:
-            await self._service(routed)(call, outlet)
-
-        return ChatStream(self, service, prepare)
-
-    def _start_drive(self, drive: Drive, service: Service, *, is_attended: bool) -> None:
+    def _start_drive(self, drive: Drive, service: Service) -> None:
         if self._supervisor.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
-        self._open[drive.call.number] = _OpenCall(drive.call, drive, is_attended)
-        self._nursery.start_soon(drive.run, service, self._drive_ended, name=f"call {drive.call.number}")
+        self._open[drive.call.number] = drive
+        self._nursery.start_soon(drive.run, service, self, name=f"call {drive.call.number}")
 
     def _drive_ended(self, drive: Drive) -> None:
         if isinstance(drive.error, AiLibError):
@@ -528,7 +512,7 @@ class AiClient:
         self._end(drive.call, "cancelled" if was_left else "ok" if drive.error is None else "failed")
 
     def _end(self, call: Call, outcome: str) -> None:
-        if self._open.pop(call.number, None) is not None:
+        if self._open.pop(call.number, call) is not call:
             self._outcomes[outcome] += 1
             if self._routes is not None:
                 self._routes.learn(call)
@@ -585,9 +569,9 @@ class AiClient:
     async def _finish_calls(self, grace_s: float) -> None:
         """Take no more calls, make no more checks; end calls nobody reads; let the others finish within the grace."""
         self._supervisor.stop_taking()
-        for open_call in self._open.values():
-            if open_call.drive is not None and not open_call.is_attended:
-                open_call.drive.scope.cancel()
+        for drive in self._open.values():
+            if drive is not None and not drive.is_attended:
+                drive.scope.cancel()
         if self._open:
             self._all_ended = trio.Event()
             with trio.move_on_after(grace_s):

@@ -49,10 +49,12 @@ class ContestStream(ChatStream):
     `losers` and `members` may be asked at any time; `await execute()` reads it to its end.
     """
 
+    __slots__ = ("_state",)
+
     def __init__(
-        self, client: AiClient, service: Service, prepare: Callable[[], Awaitable[Call]], state: Contest
+        self, client: AiClient, prepare: Callable[[], Awaitable[tuple[Call, Service]]], state: Contest
     ) -> None:
-        super().__init__(client, service, prepare)
+        super().__init__(client, prepare)
         self._state = state
 
     @property

@@ -7,7 +7,7 @@ and a stream that is dropped without one ends by itself, in its actor's next tur
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ..actors.stream import ChannelOutlet
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
 from ..resilience.contest import UserFault
 from ..service import Batch, Call, Service
-from ..types.events import StreamEnd, StreamingEvent
+from ..types.events import PartialContentDelta, StreamEnd, StreamingEvent
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .client import AiClient
 
 __all__ = ["ChatStream", "Drive"]
+
+# Events that a stream keeps as they are, 200 to 300 bytes each; their text alone is a tenth of it.
+FRESH_EVENTS = 16
 
 # An exchange that was cancelled ends in a few turns of the scheduler, each of which may be long where a thousand
 # streams end at one moment. Reaching it is a counted bug.
@@ -37,25 +40,26 @@ class Drive:
     It knows nothing of the reader, so that a reader who is dropped can be noticed.
     """
 
-    __slots__ = ("call", "ended", "error", "home", "is_over", "outlet", "scope")
+    __slots__ = ("_ended", "call", "error", "home", "is_attended", "is_over", "outlet", "scope")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, is_attended: bool) -> None:
         self.call = call
         self.outlet = ChannelOutlet()
         self.scope = trio.CancelScope()
-        self.ended = trio.Event()
         self.home = trio.lowlevel.current_trio_token()
         self.error: Exception | None = None  # an `AiLibError`, or what a callable of the user raised
+        self.is_attended = is_attended  # False for a plain `async for`, which nobody may be reading
         self.is_over = False
+        self._ended: trio.Event | None = None  # made by whoever waits for it
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, service: Service, on_end: Callable[[Drive], None]) -> None:
-        error: Exception | None = AdmissionError("the client was closed during the call", kind="client_closed")
+    async def run(self, service: Service, client: AiClient) -> None:
+        error: Exception | None = None
+        is_cut = True
         try:
             with self.scope:
                 try:
                     await service(self.call, self.outlet)
-                    error = None
                 except AiLibError as exc:
                     error = exc
                 except UserFault as exc:
@@ -63,13 +67,25 @@ class Drive:
                 except Exception as exc:  # the boundary of a call's task: a bug ends this call alone
                     error = InternalError(f"a fault in the call: {type(exc).__name__}", kind="bug")
                     error.__cause__ = exc
+                is_cut = False
                 await self.outlet.wait_room()
         finally:
+            if is_cut:
+                error = AdmissionError("the client was closed during the call", kind="client_closed")
             self.error = error
             self.is_over = True
             self.outlet.close()
-            self.ended.set()
-            on_end(self)
+            if self._ended is not None:
+                self._ended.set()
+            client._drive_ended(self)
+
+    async def wait_ended(self) -> None:
+        """Wait until nothing of the call is left."""
+        if self._ended is None:
+            self._ended = trio.Event()
+            if self.is_over:
+                self._ended.set()
+        await self._ended.wait()
 
     def abandon(self) -> None:
         """End the call without waiting for it. May be called from any thread."""
@@ -87,16 +103,32 @@ class ChatStream:
     soon after and warns. Iterating raises the `AiLibError` that ended the reply, after everything that came before.
     """
 
-    def __init__(self, client: AiClient, service: Service, prepare: Callable[[], Awaitable[Call]]) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_batch",
+        "_client",
+        "_drive",
+        "_error",
+        "_fold",
+        "_fresh",
+        "_is_entered",
+        "_is_left",
+        "_is_whole",
+        "_next",
+        "_prepare",
+        "_unfolded",
+    )
+
+    def __init__(self, client: AiClient, prepare: Callable[[], Awaitable[tuple[Call, Service]]]) -> None:
         self._client = client
-        self._service = service
-        self._prepare = prepare
+        # Gives the call and its service. None once it was asked for them: what it holds is not needed any more.
+        self._prepare: Callable[[], Awaitable[tuple[Call, Service]]] | None = prepare
         self._drive: Drive | None = None
         self._batch: Batch = ()
         self._next = 0
-        self._fold = Fold()
+        self._fold: Fold | None = None
         self._unfolded: list[Batch] = []
-        self._is_started = False
+        self._fresh = 0  # events in it
         self._is_entered = False
         self._is_left = False  # read to the end, or closed
         self._is_whole = False  # everything was received
@@ -119,11 +151,12 @@ class ChatStream:
         await self._leave()
 
     async def _start(self, *, is_attended: bool) -> Drive:
-        if self._is_started:
+        prepare, self._prepare = self._prepare, None
+        if prepare is None:
             raise CallerError("a stream is used once: build another with .stream()", kind="bad_argument")
-        self._is_started = True
-        self._drive = drive = Drive(await self._prepare())
-        self._client._start_drive(drive, self._service, is_attended=is_attended)
+        call, service = await prepare()
+        self._drive = drive = Drive(call, is_attended=is_attended)
+        self._client._start_drive(drive, service)
         return drive
 
     async def _leave(self) -> None:
@@ -131,10 +164,14 @@ class ChatStream:
         self._is_left = True
         if drive is None:
             return
+        if drive.is_over:
+            drive.outlet.close_reader()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         drive.scope.cancel()
         drive.outlet.close_reader()
         with trio.move_on_after(LEAVE_S, shield=True) as bound:
-            await drive.ended.wait()
+            await drive.wait_ended()
         if bound.cancelled_caught:
             self._client._supervisor.overdue_leaves += 1
 
@@ -167,9 +204,6 @@ class ChatStream:
             event = self._batch[self._next]
             self._next += 1
             return event
-        return await self._next_batch()
-
-    async def _next_batch(self) -> StreamingEvent:
         if self._is_left:
             await trio.lowlevel.checkpoint()
             if self._error is not None:
@@ -178,16 +212,16 @@ class ChatStream:
         drive = self._drive if self._drive is not None else await self._start(is_attended=False)
         try:
             while True:
-                batch = await drive.outlet.receive()
+                await drive.outlet.news()
+                batch = drive.outlet.take()
                 if batch is None:
                     break
                 if batch:
-                    self._unfolded.append(batch)  # folded when somebody asks
+                    self._keep(batch)
                     self._is_whole = isinstance(batch[-1], StreamEnd)
                     self._batch = batch
                     self._next = 1
                     return batch[0]
-            await drive.ended.wait()
         except trio.BusyResourceError:  # the other reader's stream is not ours to end
             raise
         except BaseException:
@@ -223,10 +257,25 @@ class ChatStream:
         drive = self._drive
         if drive is None:
             raise CallerError("the stream has not been started", kind="bad_argument")
+        return self._client._reply(drive.call, self._folded())
+
+    def _folded(self) -> Fold:
+        """The fold of what was read so far."""
+        if self._fold is None:
+            self._fold = Fold()
         for batch in self._unfolded:
             self._fold.add_all(batch)
         self._unfolded.clear()
-        return self._client._reply(drive.call, self._fold)
+        self._fresh = 0
+        return self._fold
+
+    def _keep(self, batch: Batch) -> None:
+        """Keep what was read for a fold, which nobody may ask for."""
+        self._unfolded.append(batch)
+        self._fresh += len(batch)
+        if self._fresh > FRESH_EVENTS:
+            self._unfolded = [joined(self._unfolded)]
+            self._folded()
 
     @property
     def stats(self) -> CallStats:
@@ -234,3 +283,28 @@ class ChatStream:
         usage = self._response().usage
         assert self._drive is not None
         return self._client._stats(self._drive.call, usage)
+
+
+def joined(batches: Iterable[Batch]) -> list[StreamingEvent]:
+    """Their events, neighbouring pieces of one text as one piece: what they fold to is the same."""
+    out: list[StreamingEvent] = []
+    pieces: list[str] = []
+    block = candidate = 0
+    for batch in batches:
+        for event in batch:
+            if type(event) is PartialContentDelta:
+                if event.block_index != block or event.candidate_index != candidate:
+                    _add_text(out, pieces, block, candidate)
+                    block, candidate = event.block_index, event.candidate_index
+                pieces.append(event.content)
+            else:
+                _add_text(out, pieces, block, candidate)
+                out.append(event)
+    _add_text(out, pieces, block, candidate)
+    return out
+
+
+def _add_text(out: list[StreamingEvent], pieces: list[str], block: int, candidate: int) -> None:
+    if pieces:
+        out.append(PartialContentDelta("".join(pieces), block, candidate))
+        pieces.clear()

@@ -73,7 +73,8 @@ class Targets:
             catalog = self._catalog
             target = await self._make(model, api)
             if catalog is self._catalog:  # else it is this call's alone: what the next ones go by is another
-                self._targets[model, api] = target
+                # Of calls that begin together each finds one: they all go by the first, and by what was learnt for it.
+                target = self._targets.setdefault((model, api), target)
         return target
 
     def swap(self, catalog: Catalog) -> None:

@@ -6,6 +6,7 @@ Imports `service` and trio.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 
 import trio
 
@@ -21,10 +22,10 @@ def within_deadline(service: Service) -> Service:
     Raises `AdmissionError` of kind `deadline` when it passes. A call without one is not touched.
     """
 
-    async def run(call: Call, outlet: Outlet) -> None:
-        if call.deadline == math.inf:
-            await service(call, outlet)
-            return
+    def run(call: Call, outlet: Outlet) -> Awaitable[None]:
+        return service(call, outlet) if call.deadline == math.inf else limited(call, outlet)
+
+    async def limited(call: Call, outlet: Outlet) -> None:
         if trio.current_time() >= call.deadline:  # then nothing is sent
             await trio.lowlevel.checkpoint()
             raise AdmissionError("the call's deadline has passed", kind="deadline")

@@ -229,9 +229,16 @@ class ResilientExecutor:
             target = call.target if model is None else await self._find(model, terms.api)
             return self._admit(call, target)
 
-        async def run(call: Call, outlet: Outlet) -> None:
+        made_of: RetryRules | None = None
+        tried = attempt
+
+        def run(call: Call, outlet: Outlet) -> Awaitable[None]:
+            nonlocal made_of, tried
             rules = self._rules_for(call.target, terms)
-            await retrying(attempt, rules, chance=self._chance, hooks=self._hooks)(call, outlet)
+            if rules is not made_of:
+                made_of = rules
+                tried = retrying(attempt, rules, chance=self._chance, hooks=self._hooks)
+            return tried(call, outlet)
 
         return Step(model or "", enter, run, self._goes_on)
 

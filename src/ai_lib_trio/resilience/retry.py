@@ -8,6 +8,7 @@ what cannot begin before the deadline is not begun.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
@@ -167,7 +168,7 @@ def retrying(
                 retry=retry,
                 silent_before=silent,
                 rules=rules,
-                rng=lambda: chance.of(call),
+                rng=partial(chance.of, call),
                 now=now,
                 deadline=call.deadline,
             )

@@ -7,6 +7,7 @@ runs untouched.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from ..errors import AiLibError
@@ -41,12 +42,13 @@ class _Reading:
 def reading_calls(service: Service) -> Service:
     """The service, with the calls that a reply's text holds given as calls where the target's manifest says so."""
 
-    async def run(call: Call, outlet: Outlet) -> None:
+    def run(call: Call, outlet: Outlet) -> Awaitable[None]:
+        is_native = call.target.manifest.tool_calling.strategy == "native"
+        return service(call, outlet) if is_native else reading(call, outlet)
+
+    async def reading(call: Call, outlet: Outlet) -> None:
         declared = call.target.manifest.tool_calling
         strategy = declared.strategy
-        if strategy == "native":
-            await service(call, outlet)
-            return
         from ..pipeline.text_tools import CallsInText  # on first use: few providers need it, and it is slow to import
         from ..wire.text_tools import calls_so_far, needs_text, told_in_text
 

@@ -173,9 +173,9 @@ class _Pieces:
 
     __slots__ = ("on_body", "on_message_complete")
 
-    def __init__(self, pieces: list[bytes], done: list[None]) -> None:
+    def __init__(self, pieces: list[bytes], is_open: list[None]) -> None:
         self.on_body = pieces.append
-        self.on_message_complete = functools.partial(done.append, None)
+        self.on_message_complete = is_open.clear
 
 
 class ResponseReader:
@@ -189,10 +189,10 @@ class ResponseReader:
     __slots__ = (
         "_barren_bytes",
         "_chunks",
-        "_done",
         "_head",
         "_is_without_body",
         "_left",
+        "_open",
         "_pieces",
         "_refusal",
         "_searched",
@@ -206,7 +206,7 @@ class ResponseReader:
 
     def __init__(self, method: str) -> None:
         self.status = 0
-        self.headers: list[tuple[str, str]] = []
+        self.headers: Headers = []
         self.is_complete = False
         self.is_reusable = True
         self.fault: str | None = None
@@ -217,7 +217,7 @@ class ResponseReader:
         self._chunks: Any = None  # llhttp, for a chunked body
         self._refusal: type[Exception] = ValueError
         self._pieces: list[bytes] = []
-        self._done: list[None] = []
+        self._open: list[None] = [None]  # emptied by llhttp at the end of the body
         self._tail = b""  # the last bytes of the chunk coding
         self._barren_bytes = 0  # read since the last piece of a body
 
@@ -345,7 +345,7 @@ class ResponseReader:
         import httptools
 
         self._refusal = httptools.HttpParserError
-        self._chunks = httptools.HttpResponseParser(_Pieces(self._pieces, self._done))
+        self._chunks = httptools.HttpResponseParser(_Pieces(self._pieces, self._open))
         # Spaces behind a chunk's size come from servers in the wild, and h11 takes them too.
         self._chunks.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         # A head of our own that says `close`: then bytes behind the body are a fault to llhttp, and no next message.
@@ -357,10 +357,10 @@ class ResponseReader:
             self._chunks.feed_data(data)
         except self._refusal:
             self.is_reusable = False
-            if not self._done:
+            if self._open:
                 self.fault = "broken chunks"
         self._tail = (self._tail + data)[-5:] if len(data) < 5 else data[-5:]
-        if self._done:
+        if not self._open:
             self.is_complete = True
             self._chunks = None
             # llhttp passes over line ends behind the body, and they would stand before the next status line.

@@ -85,11 +85,7 @@ class Connection:
         self.task: trio.lowlevel.Task | None = None
         self.idle_at = 0.0
         self.reads_itself = hub is None
-        self.poll: Callable[[int], list[tuple[int, int]]] | None = None
-        if _HAS_POLL:
-            poller = select.poll()
-            poller.register(sock, select.POLLIN)
-            self.poll = poller.poll
+        self.poll: Callable[[int], list[tuple[int, int]]] | None = None  # made when it is asked whether it is alive
         self.has_head = False
         self.is_full = False
         self.is_over = False
@@ -159,6 +155,7 @@ class Connection:
         if not self.has_head and reader.status:
             self.has_head = True
             sink.head(reader.status, reader.headers)
+            reader.headers = ()  # the sink has them
         if body and not sink.data(body):
             self.is_full = True
         if reader.is_complete:
@@ -291,10 +288,15 @@ class Connection:
         sink = self.sink
         assert sink is not None
         while True:
-            if self.hub is None or self.reads_itself:
-                await self._read_once()
+            if self.is_over or self.is_full or self.fault is not None:
+                await trio.lowlevel.checkpoint()
+            elif self.sock is None:
+                raise self.lost()
+            elif self.hub is None or self.reads_itself or not self.hub.join(self):
+                await self._read_once(self.sock)
             else:
-                await self._wait_news(self.hub)
+                self.task = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._leave)
             if self.fault is not None:
                 fault, self.fault = self.fault, None
                 try:
@@ -307,37 +309,19 @@ class Connection:
             if self.is_over:
                 return
 
-    async def _read_once(self) -> None:
-        if self.is_over or self.is_full or self.fault is not None:
-            await trio.lowlevel.checkpoint()
-            return
-        if self.sock is None:
-            raise self.lost()
+    async def _read_once(self, sock: socket.socket) -> None:
         try:
-            await trio.lowlevel.wait_readable(self.sock)
+            await trio.lowlevel.wait_readable(sock)
         except trio.ClosedResourceError:
             raise self.lost() from None
         self.readable()
 
-    async def _wait_news(self, hub: Hub) -> None:
-        if self.is_over or self.is_full or self.fault is not None:
-            await trio.lowlevel.checkpoint()
-            return
-        if self.sock is None:
-            raise self.lost()
-        if not hub.join(self):
-            await self._read_once()
-            return
-        self.task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            # A cancelled exchange ends with its connection: the server sees it go in the turn that cancels, and not
-            # when all tasks that were cancelled with this one have been unwound.
-            self.task = None
-            self.close()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _leave(self, _: object) -> trio.lowlevel.Abort:
+        # A cancelled exchange ends with its connection: the server sees it go in the turn that cancels, and not
+        # when all tasks that were cancelled with this one have been unwound.
+        self.task = None
+        self.close()
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> None:
         """There is news: let the exchange's task go on, if it sleeps."""
@@ -350,6 +334,10 @@ class Connection:
     def is_alive(self) -> bool:
         """Whether an idle connection is still good: nobody closed it or spoke on it. Does not wait."""
         sock = self.sock
+        if self.poll is None and _HAS_POLL and self.sock is not None:
+            poller = select.poll()
+            poller.register(self.sock, select.POLLIN)
+            self.poll = poller.poll
         if self.poll is not None and not self.poll(0):
             return True  # cheaper than to read and be told so by an exception
         while sock is not None:
@@ -482,9 +470,9 @@ class NativeEngine:
         is_done = False
         try:
             _, head = self._prepare(request)
-            body = request.body
             connection.begin(request, sink)
-            if await connection.send(b"%b%d\r\n\r\n" % (head, len(body)), body, sink):
+            if await connection.send(b"%b%d\r\n\r\n" % (head, len(request.body)), request.body, sink):
+                request.body = b""  # a reply may take minutes: what was asked is not kept for them
                 await connection.receive()
                 is_done = True
         finally:
@@ -635,7 +623,9 @@ async def _connected(address: _Address) -> socket.socket | None:
     """A socket that is connected to this address. None where that fails, or takes so long that others are tried."""
     try:
         # Through trio's, so that a socket factory of the caller's is asked; detached, as in `_reach`.
-        sock = socket.socket(fileno=trio.socket.socket(address.family, socket.SOCK_STREAM).detach())
+        # Told what it is, or Python would ask the system three times.
+        own = trio.socket.socket(address.family, socket.SOCK_STREAM)
+        sock = socket.socket(own.family, own.type, own.proto, fileno=own.detach())
     except OSError:
         return None
     is_connected = False
@@ -643,8 +633,12 @@ async def _connected(address: _Address) -> socket.socket | None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = sock.connect_ex(address.address)
-        if error in _UNDER_WAY:
-            with trio.move_on_after(NEXT_ADDRESS_S if address.until < math.inf else math.inf):
+        if error in _UNDER_WAY and _is_connected(sock):
+            error = 0
+        elif error in _UNDER_WAY:
+            # An address that is no answer of a resolver has no other one beside it.
+            limit = trio.move_on_after(NEXT_ADDRESS_S) if address.until < math.inf else contextlib.nullcontext()
+            with limit:
                 await trio.lowlevel.wait_writable(sock)
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         is_connected = error == 0
@@ -654,6 +648,15 @@ async def _connected(address: _Address) -> socket.socket | None:
         if not is_connected:
             sock.close()
     return sock if is_connected else None
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Whether it is already: on this machine itself a connection takes no time, though `connect` says it will."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _has_no_address(failure: OSError) -> bool:
