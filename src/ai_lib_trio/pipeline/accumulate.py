@@ -549,47 +549,60 @@ class Accumulator:
         if self._usage_raw.__class__ is tuple:
             self._usage_raw = _part(*self._usage_raw)
         ending = self.ending
-        total_in = _plus(found, "input_tokens", ending.input_excludes)
-        total_out = _plus(found, "output_tokens", ending.output_excludes)
-        total = found.get("total_tokens")
+        get = found.get
+        total_in, total_out, total = get("input_tokens"), get("output_tokens"), get("total_tokens")
+        if ending.input_excludes:
+            total_in = _plus(found, total_in, ending.input_excludes)
+        if ending.output_excludes:
+            total_out = _plus(found, total_out, ending.output_excludes)
         if total is None and total_in is not None and total_out is not None:
             total = total_in + total_out
-        return Usage(
-            input_tokens=total_in,
-            output_tokens=total_out,
-            total_tokens=total,
-            cached_tokens=found.get("cached_tokens"),
-            cache_write_tokens=found.get("cache_write_tokens"),
-            reasoning_tokens=found.get("reasoning_tokens"),
-            raw=self._usage_raw,
-        )
+        cached, written, reasoning = get("cached_tokens"), get("cache_write_tokens"), get("reasoning_tokens")
+        return Usage(total_in, total_out, total, cached, written, reasoning, self._usage_raw)
 
     def is_complete(self) -> bool:
         """Whether what has been read proves that the content is complete."""
         ways = self.ending.complete_when
-        if ("mark" in ways and self.mark) or ("sentinel" in ways and self.sentinel):
+        if (self.mark and "mark" in ways) or (self.sentinel and "sentinel" in ways):
             return True
         if "finish" not in ways:
             return False
-        used = [cand for cand in self._candidates.values() if cand.used]
-        return bool(used) and all(cand.raw for cand in used)
+        is_finished = False
+        for cand in self._candidates.values():
+            if cand.used:
+                if not cand.raw:
+                    return False
+                is_finished = True
+        return is_finished
 
     def close(self) -> None:
         """The reply is complete: what is open ends, then what is known about the reply, then its end."""
         for cand in self._candidates.values():
             self._cand = cand
-            for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
-                self._flush(block)
-            for key, block in list(cand.open.items()):
+            if self.odd:
+                for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
+                    self._flush(block)
+            for key, block in list(cand.open.items()) if cand.open else ():
                 self._flush(block)
                 self._end(key, block)
-        self._tell(finished=True)
-        first = min((cand for cand in self._candidates.values() if cand.used), key=_index, default=self._candidates[0])
-        self.out.append(StreamEnd(self._reason(first), first.raw))
+        self._tell()
+        end: StreamEnd | None = None
+        for index in sorted(self._candidates):
+            cand = self._candidates[index]
+            if cand.used:
+                reason = self._reason(cand)
+                self.out.append(FinalCandidate(index, reason, cand.raw))
+                if end is None:
+                    end = StreamEnd(reason, cand.raw)
+        self.out.append(StreamEnd() if end is None else end)
 
     def fail(self, fault: StreamError) -> None:
         """The reply is not complete: what is known about it, then the fault. Open calls stay open."""
-        self._tell(finished=False, reasons=fault.kind == "provider")
+        self._tell()
+        for index in sorted(self._candidates) if fault.kind == "provider" else ():
+            cand = self._candidates[index]
+            if cand.raw is not None:
+                self.out.append(FinalCandidate(index, self._reason(cand), cand.raw))
         self.out.append(fault)
 
     def _flush(self, block: _Block) -> None:
@@ -607,13 +620,10 @@ class Accumulator:
         elif block.kind == "call" and block.started:
             self.out.append(PartialToolCall("\ufffd", block.number, block.call_id, *place))
 
-    def _tell(self, finished: bool, reasons: bool = True) -> None:
+    def _tell(self) -> None:
         usage = self.folded_usage()
         if usage is not None or self.model is not None or self.response_id is not None:
             self.out.append(Metadata(usage, self.model, self.response_id))
-        for cand in sorted(self._candidates.values(), key=_index):
-            if reasons and (cand.raw is not None or (finished and cand.used)):
-                self.out.append(FinalCandidate(cand.index, self._reason(cand), cand.raw))
 
     def _reason(self, cand: _Candidate) -> FinishReason:
         ending = self.ending
@@ -649,14 +659,10 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     return found
 
 
-def _index(cand: _Candidate) -> int:
-    return cand.index
-
-
-def _plus(found: dict[str, int], field: str, excluded: tuple[str, ...]) -> int | None:
+def _plus(found: dict[str, int], counted: int | None, excluded: tuple[str, ...]) -> int | None:
     # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
-    known = [found[name] for name in (field, *excluded) if name in found]
-    return sum(known) if known else None
+    known = [found[name] for name in excluded if name in found]
+    return sum(known, counted or 0) if known else counted
 
 
 def provider_error(code: Any, type: Any, message: Any, status: Any, error: Any, fallback: int | None) -> StreamError:

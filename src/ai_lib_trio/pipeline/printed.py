@@ -1,4 +1,5 @@
-"""Rules as one printed Python function over the pruned view: what runs for every frame of a stream.
+"""Rules as one printed Python function: what runs for every frame of a stream, over the pruned view, and for a whole
+body, over plain JSON.
 
 Turns `Rule`s into source, shares what paths have in common, and compiles it once. Imports `protocol`, `event_map`, and
 the value helpers of `closures`. Two rules must stay true: it agrees with the closures on every frame; no text of a
@@ -67,7 +68,10 @@ def _nothing(key: Any) -> None:
 
 
 def print_rules(rules: list[Rule], used: set[int]) -> Run:
-    """A function that runs every rule that matches, in order, over frames that `view.decoder_of` decoded."""
+    """A function that runs every rule that matches, in order, over frames that `view.decoder_of` decoded.
+
+    Over plain JSON where no decoder was made of the rules' view.
+    """
     printer = _Printer(used)
     entry = printer.program(rules)
     namespace: dict[str, Any] = dict(printer.constants)
@@ -185,7 +189,7 @@ class _Printer:
     def read(self, place: Place) -> str:
         path, slot = place.path, place.slot
         if place.whole == ():
-            return "facts.frame()"
+            return f"s{slot}" if place.node.find().struct is None else "facts.frame()"
         if path.is_wild:
             return self.read_many(place)
         current = f"s{slot}"
