@@ -60,30 +60,35 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class _Block:
-    """A block that may still grow. `index` is its block index."""
+    """A block of text, thinking, refusal or media. `index` is its block index."""
+
+    __slots__ = ("held", "index", "key", "kind", "last")
+
+    def __init__(self, kind: str, index: int, key: Key | None) -> None:
+        self.kind = kind
+        self.index = index
+        self.key = key  # of a block that text is written to
+        self.held = ""  # the first half of a surrogate pair whose second half has not come
+        self.last: dict[str, Any] | None = None  # attributes as they were last given
+
+
+class _Open(_Block):
+    """A call, server or opaque block: it goes on until its end is told."""
 
     __slots__ = (
-        "arguments_at", "call_id", "given_id", "held", "index", "item_id", "key", "kind", "last", "name", "native",
-        "number", "parts", "pieces", "result", "started", "whole",
+        "arguments_at", "call_id", "given_id", "item_id", "name", "native", "number", "parts", "pieces", "result",
+        "started", "whole",
     )  # fmt: skip
 
-    def __init__(self, kind: str, index: int) -> None:
-        self.kind = kind  # text, thinking, refusal; call, server, opaque
-        self.index = index
-        self.key: Key | None = None  # of a block that text is written to
-        self.held = ""  # the first half of a surrogate pair whose second half has not come
-        self.last: dict[str, Any] = {}  # attributes as they were last given
-        # calls and server blocks
+    def __init__(self, kind: str, index: int, key: Key) -> None:
+        _Block.__init__(self, kind, index, key)
+        self.name = self.call_id = ""
         self.given_id: str | None = None
-        self.call_id = ""
         self.item_id: str | None = None
-        self.name = ""
-        self.number = 0
+        self.number = self.parts = 0  # of the call; pieces of arguments seen
         self.started = False
         self.pieces: list[str] = []
-        self.parts = 0  # pieces of arguments seen
         self.whole: Any = None
-        # server and opaque blocks
         self.native: Any = None
         self.result: Any = None
         self.arguments_at: str | None = None
@@ -94,16 +99,13 @@ class _Candidate:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.blocks = 0
-        self.calls = 0  # calls started
-        self.called = False
+        self.blocks = self.calls = self.fresh = 0  # blocks begun, calls started, keys made here
+        self.called = self.used = False
         self.current: _Block | None = None  # what keyless text goes on with
         self.text: _Block | None = None  # the last one, for citations that do not say which
         self.keyed: dict[tuple[str, Key], _Block] = {}
-        self.open: dict[Key, _Block] = {}  # calls, server blocks and opaque blocks that have not ended
-        self.fresh = 0  # keys made here
+        self.open: dict[Key, _Open] = {}  # what has not ended
         self.raw: str | None = None
-        self.used = False
 
 
 class Accumulator:
@@ -115,22 +117,20 @@ class Accumulator:
         self.model: str | None = None
         self.response_id: str | None = None
         self.fault: StreamError | None = None
-        self.mark = False
+        self.mark = self.sentinel = False
         self.is_over = False  # a fault or a mark came
-        self.sentinel = False
         self.data = b""  # the frame that is read now, and which of its elements where it is a list
         self.element: int | None = None
         self.joins: dict[int, tuple[Any, ...]] = {}  # what rules joined last, so that they need not again
-        self.touched = False  # some fact of this frame was emitted
-        self.answered = False  # some fact other than Metadata was
+        self.touched = self.answered = False  # some fact of this frame was emitted; some other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
         self.nameless_calls = 0
-        self._candidates: dict[int, _Candidate] = {0: _Candidate(0)}
-        self._cand = self._candidates[0]
         self.at = 0  # the index of the candidate in force
+        self._cand = first = _Candidate(0)
+        self._candidates = {0: first}
         self._usage: dict[str, int] = {}
         self._usage_raw: Any = None
-        self._ids: set[str] = set()
+        self._ids: dict[str, None] = {}  # of calls, given and made
 
     def frame(self) -> Any:
         """The frame that is read now, whole, for the few rules that want it so."""
@@ -150,12 +150,19 @@ class Accumulator:
             self.at = index
         return before
 
-    def _fresh_block(self, kind: str) -> _Block:
+    def _fresh_block(self, kind: str, key: Key | None = None) -> _Block:
         cand = self._cand
-        block = _Block(kind, cand.blocks)
+        index = cand.blocks
+        cand.blocks = index + 1
+        cand.used = self.answered = True
+        return _Block(kind, index, key)
+
+    def _opened(self, kind: str, key: Key) -> _Open:
+        cand = self._cand
+        block = cand.open[key] = _Open(kind, cand.blocks, key)
         cand.blocks += 1
-        cand.used = True
-        self.answered = True
+        cand.used = self.answered = True
+        cand.current = None
         return block
 
     # ---- text, thinking, refusal ----
@@ -166,8 +173,7 @@ class Accumulator:
         if key is not None:
             block = cand.keyed.get((kind, key))
             if block is None:
-                block = cand.keyed[kind, key] = self._fresh_block(kind)
-                block.key = key
+                block = cand.keyed[kind, key] = self._fresh_block(kind, key)
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
         else:
@@ -232,9 +238,14 @@ class Accumulator:
 
     def _attributes(self, block: _Block, of: Any, **given: Any) -> None:
         for kind, value in given.items():
-            if value is None or value == "" or (kind != "signature" and block.last.get(kind) == value):
+            if value is None or value == "":
                 continue
-            block.last[kind] = value
+            last = block.last
+            if last is None:
+                last = block.last = {}
+            elif kind != "signature" and last.get(kind) == value:
+                continue
+            last[kind] = value
             value = mend(value) if self.odd else value
             self.out.append(OpaqueBlock(block.index, kind, value, self._cand.index, of))
 
@@ -270,15 +281,14 @@ class Accumulator:
             self._end(key, block)
             block = None
         if block is None:
-            block = cand.open[key] = self._fresh_block("call")
-            cand.current = None
+            block = self._opened("call", key)
         elif block.kind != "call":
             if isinstance(arguments, str):
                 block.pieces.append(arguments)
             return
         if call_id and block.given_id is None:
             block.given_id = call_id
-            self._ids.add(call_id)
+            self._ids[call_id] = None
         block.item_id = block.item_id or item_id
         if name and not block.name:
             block.name = name
@@ -294,13 +304,13 @@ class Accumulator:
             self._end(key, block)
 
     @staticmethod
-    def _is_another(block: _Block, call_id: str | None, name: str | None) -> bool:
+    def _is_another(block: _Open, call_id: str | None, name: str | None) -> bool:
         """Whether a piece at an open key begins another call: some providers repeat one index for every call."""
         if not call_id or call_id == block.given_id:
             return False
         return block.given_id is not None or bool(name and block.name)
 
-    def _start(self, block: _Block) -> None:
+    def _start(self, block: _Open) -> None:
         cand = self._cand
         block.started = True
         block.call_id = block.given_id or self._made_id()
@@ -322,10 +332,10 @@ class Accumulator:
         number = 0
         while f"{stem}{number}" in self._ids:
             number += 1
-        self._ids.add(f"{stem}{number}")
+        self._ids[f"{stem}{number}"] = None
         return f"{stem}{number}"
 
-    def _arguments(self, block: _Block, text: str) -> None:
+    def _arguments(self, block: _Open, text: str) -> None:
         block.parts += 1
         if self.odd:
             text = _join(block, text)
@@ -341,7 +351,7 @@ class Accumulator:
             self.touched = True
             self._end(key, block)
 
-    def _end(self, key: Key, block: _Block) -> None:
+    def _end(self, key: Key, block: _Open) -> None:
         cand = self._cand
         del cand.open[key]
         if block.kind == "server":
@@ -384,7 +394,7 @@ class Accumulator:
         if is_complete:
             self._end(key, block)
 
-    def _reserved(self, kind: str, key: Key | None) -> tuple[Key, _Block]:
+    def _reserved(self, kind: str, key: Key | None) -> tuple[Key, _Open]:
         cand = self._cand
         self.touched = True
         if key is None:
@@ -394,11 +404,10 @@ class Accumulator:
         if block is None or block.kind != kind:
             if block is not None:
                 self._end(key, block)
-            block = cand.open[key] = self._fresh_block(kind)
-            cand.current = None
+            block = self._opened(kind, key)
         return key, block
 
-    def _end_server(self, block: _Block) -> None:
+    def _end_server(self, block: _Open) -> None:
         text = "".join(block.pieces)
         arguments = parse_arguments(text) if text else block.whole
         if arguments.__class__ is str:
@@ -444,7 +453,7 @@ class Accumulator:
         if is_complete:
             self._end(key, block)
 
-    def _end_opaque(self, block: _Block) -> None:
+    def _end_opaque(self, block: _Open) -> None:
         data = block.native
         if block.pieces and block.arguments_at and isinstance(data, dict):
             before = data.get(block.arguments_at)
@@ -617,7 +626,7 @@ class Accumulator:
             self.out.append(ThinkingDelta("\ufffd", *place))
         elif block.kind == "refusal":
             self.out.append(RefusalDelta("\ufffd", *place))
-        elif block.kind == "call" and block.started:
+        elif isinstance(block, _Open) and block.started:
             self.out.append(PartialToolCall("\ufffd", block.number, block.call_id, *place))
 
     def _tell(self) -> None:
