@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Mapping
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,6 +69,7 @@ STANDARD_PARAMETERS = (
 )
 
 _parameters_of = attrgetter(*STANDARD_PARAMETERS)
+_UNASKED = _parameters_of(Request(model=""))  # None, or the empty tuple: each is one object
 
 BLOCK_TYPES = (
     "text",
@@ -230,10 +231,12 @@ class Lens:
         system = root.get("system")
         for message in root["messages"]:
             for block in message["blocks"]:
-                if not _is_rendered(block, message) and (system is None or not _is_rendered(block, system)):
-                    raise self._misfit(block)
+                if RENDERED not in block:
+                    mark = covers(block["type"])
+                    if mark not in message and (system is None or mark not in system):
+                        raise self._misfit(block)
                 for inner in block.get("blocks", ()):
-                    if not _is_rendered(inner, block):
+                    if RENDERED not in inner and covers(inner["type"]) not in block:
                         raise self._misfit(inner)
 
     def _misfit(self, block: Mapping[str, Any]) -> CallerError:
@@ -242,10 +245,6 @@ class Lens:
 
 def _no_place(block: Mapping[str, Any], dialect: str) -> str:
     return f"{block['type']} block in {block['place']} has no place in the dialect {dialect}"
-
-
-def _is_rendered(block: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
-    return RENDERED in block or covers(block["type"]) in parent
 
 
 def _refuse(message: str) -> CallerError:
@@ -286,16 +285,18 @@ class _Viewing:
 
     def view(self, request: Request) -> View:
         root: dict[str, Any] = {"model": request.model, "stream": request.stream}
-        for name, value in zip(STANDARD_PARAMETERS, _parameters_of(request)):  # noqa: B905  # same length by making
-            if value is not None:
-                root[name] = value
-        stop: Any = request.stop_sequences
-        if isinstance(stop, str) or not isinstance(stop, list | tuple):
-            raise _refuse(f"expected stop_sequences as a list of texts, got {short(stop)}")
-        if stop:
-            root["stop_sequences"] = list(stop)
-        else:
-            del root["stop_sequences"]
+        values = _parameters_of(request)
+        if not all(map(is_, values, _UNASKED)):
+            for name, value in zip(STANDARD_PARAMETERS, values):  # noqa: B905  # same length by making
+                if value is not None:
+                    root[name] = value
+            stop: Any = request.stop_sequences
+            if isinstance(stop, str) or not isinstance(stop, list | tuple):
+                raise _refuse(f"expected stop_sequences as a list of texts, got {short(stop)}")
+            if stop:
+                root["stop_sequences"] = list(stop)
+            else:
+                root.pop("stop_sequences", None)
         if request.tools:
             root["tools"] = [self.tool(tool) for tool in _listed(request.tools, "tools")]
         if request.tool_choice is not None:
@@ -308,12 +309,11 @@ class _Viewing:
         root["messages"] = messages
         if self.lens.wants_is_last and messages:
             messages[-1]["is_last"] = True
-        root["turns"] = [message for message in messages if message["role"] != "system"]
-        if self.lens.wants_latest and root["turns"]:
-            turns = root["turns"]
+        turns = root["turns"] = [message for message in messages if message["role"] != "system"]
+        if self.lens.wants_latest and turns:
             start = next((at for at in range(len(turns), 0, -1) if turns[at - 1]["role"] != turns[-1]["role"]), 0)
             root["earlier"], root["latest"] = turns[:start], turns[start:]
-        if len(root["turns"]) != len(messages):
+        if len(turns) != len(messages):
             root["system"] = _system([message for message in messages if message["role"] == "system"])
         return View(root, self.dropped_opaque, self.warnings)
 
@@ -358,7 +358,13 @@ class _Viewing:
         if content.__class__ is str:
             if role == "tool":
                 raise _refuse("expected tool_result blocks in a tool message (Message.tool makes one), got text")
-            self.add(role, message.name, [{"type": "text", "text": content, "place": place}] if content else [], out)
+            if content:
+                found: dict[str, Any] = {"role": role, "blocks": [{"type": "text", "text": content, "place": place}]}
+                if message.name is not None:
+                    self.put(found, "message", "name", message.name, "a message")
+                if self.lens.wants_message_text:
+                    found["text"], found["text_only"] = content, True
+                out.append(found)
             return
         self.foreign = message.dialect is not None and message.dialect != self.lens.dialect
         blocks = self.blocks(content, place)
