@@ -128,7 +128,14 @@ class Accumulator:
         self.at = 0  # the index of the candidate in force
         self._cand = first = _Candidate(0)
         self._candidates = {0: first}
-        self._usage: dict[str, int] = {}
+        # Counts by their names in `USAGE_FIELDS`, and where the provider's own object is or stands.
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.total_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.cache_write_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self._is_counted = False
         self._usage_raw: Any = None
         self._ids: dict[str, None] = {}  # of calls, given and made
 
@@ -488,37 +495,29 @@ class Accumulator:
 
     # ---- about the reply ----
 
-    def usage(
-        self, input: Any, output: Any, total: Any, cached: Any, cache_write: Any, reasoning: Any, raw: Any
-    ) -> None:
+    def usage(self, input: Any, output: Any, total: Any, cached: Any, written: Any, reasoning: Any, raw: Any) -> None:
         """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
-        found, counted = self._usage, False  # one by one, a quarter of a loop's time: some wires tell it in every frame
-        if input.__class__ is int:
-            found["input_tokens"], counted = input, True
-        elif input is not None:
-            counted = _count(found, "input_tokens", input) or counted
-        if output.__class__ is int:
-            found["output_tokens"], counted = output, True
-        elif output is not None:
-            counted = _count(found, "output_tokens", output) or counted
-        if total.__class__ is int:
-            found["total_tokens"], counted = total, True
-        elif total is not None:
-            counted = _count(found, "total_tokens", total) or counted
-        if cached.__class__ is int:
-            found["cached_tokens"], counted = cached, True
-        elif cached is not None:
-            counted = _count(found, "cached_tokens", cached) or counted
-        if cache_write.__class__ is int:
-            found["cache_write_tokens"], counted = cache_write, True
-        elif cache_write is not None:
-            counted = _count(found, "cache_write_tokens", cache_write) or counted
-        if reasoning.__class__ is int:
-            found["reasoning_tokens"], counted = reasoning, True
-        elif reasoning is not None:
-            counted = _count(found, "reasoning_tokens", reasoning) or counted
+        counted = False  # one by one, a quarter of a loop's time: some wires tell it in every frame
+        if input is not None and (input.__class__ is int or (input := _count(input)) is not None):
+            self.input_tokens = input
+            counted = True
+        if output is not None and (output.__class__ is int or (output := _count(output)) is not None):
+            self.output_tokens = output
+            counted = True
+        if total is not None and (total.__class__ is int or (total := _count(total)) is not None):
+            self.total_tokens = total
+            counted = True
+        if cached is not None and (cached.__class__ is int or (cached := _count(cached)) is not None):
+            self.cached_tokens = cached
+            counted = True
+        if written is not None and (written.__class__ is int or (written := _count(written)) is not None):
+            self.cache_write_tokens = written
+            counted = True
+        if reasoning is not None and (reasoning.__class__ is int or (reasoning := _count(reasoning)) is not None):
+            self.reasoning_tokens = reasoning
+            counted = True
         if counted:
-            self.touched = self.answered = True
+            self.touched = self.answered = self._is_counted = True
         if raw.__class__ is tuple:  # where it stands: frame, element, keys
             self._usage_raw = raw
         elif raw.__class__ is dict:
@@ -552,22 +551,35 @@ class Accumulator:
 
     def folded_usage(self) -> Usage | None:
         """Usage so far, with what the wire's numbers leave out added in; None where nothing was reported."""
-        found = self._usage
-        if not found and self._usage_raw is None:
+        if not self._is_counted and self._usage_raw is None:
             return None
         if self._usage_raw.__class__ is tuple:
             self._usage_raw = _part(*self._usage_raw)
         ending = self.ending
-        get = found.get
-        total_in, total_out, total = get("input_tokens"), get("output_tokens"), get("total_tokens")
+        total_in, total_out, total = self.input_tokens, self.output_tokens, self.total_tokens
         if ending.input_excludes:
-            total_in = _plus(found, total_in, ending.input_excludes)
+            total_in = self._with(total_in, ending.input_excludes)
         if ending.output_excludes:
-            total_out = _plus(found, total_out, ending.output_excludes)
+            total_out = self._with(total_out, ending.output_excludes)
         if total is None and total_in is not None and total_out is not None:
             total = total_in + total_out
-        cached, written, reasoning = get("cached_tokens"), get("cache_write_tokens"), get("reasoning_tokens")
-        return Usage(total_in, total_out, total, cached, written, reasoning, self._usage_raw)
+        return Usage(
+            total_in,
+            total_out,
+            total,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.reasoning_tokens,
+            self._usage_raw,
+        )
+
+    def _with(self, counted: int | None, excluded: tuple[str, ...]) -> int | None:
+        # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
+        for name in excluded:
+            part: int | None = getattr(self, name)
+            if part is not None:
+                counted = part if counted is None else counted + part
+        return counted
 
     def is_complete(self) -> bool:
         """Whether what has been read proves that the content is complete."""
@@ -642,12 +654,9 @@ class Accumulator:
         return reason
 
 
-def _count(found: dict[str, int], field: str, value: Any) -> bool:
-    """A count that came as 12.0; whether it was one."""
-    if value.__class__ is not float or not value.is_integer():
-        return False
-    found[field] = int(value)
-    return True
+def _count(value: Any) -> int | None:
+    """A count that came as 12.0; None for what is none."""
+    return int(value) if value.__class__ is float and value.is_integer() else None
 
 
 def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
@@ -666,12 +675,6 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     for key in keys:
         found = found[key]
     return found
-
-
-def _plus(found: dict[str, int], counted: int | None, excluded: tuple[str, ...]) -> int | None:
-    # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
-    known = [found[name] for name in excluded if name in found]
-    return sum(known, counted or 0) if known else counted
 
 
 def provider_error(code: Any, type: Any, message: Any, status: Any, error: Any, fallback: int | None) -> StreamError:
