@@ -160,7 +160,7 @@ def parse_arguments(text: str) -> Any:
         return {}
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):  # half a surrogate pair is no JSON; nor is a pit
         return text
 
 
