@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Mapping
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,7 +69,11 @@ STANDARD_PARAMETERS = (
 )
 
 _parameters_of = attrgetter(*STANDARD_PARAMETERS)
-_UNASKED = _parameters_of(Request(model=""))  # None, or the empty tuple: each is one object
+# Whether a request sets none of them, as most do: printed, since a loop over them is a tenth of encoding.
+_sets_none: Callable[[Request], bool] = eval(  # the names are ours
+    "lambda request: request.stop_sequences.__class__ is tuple and not request.stop_sequences and "
+    + " and ".join([f"request.{name} is None" for name in STANDARD_PARAMETERS if name != "stop_sequences"])
+)
 
 BLOCK_TYPES = (
     "text",
@@ -285,9 +289,8 @@ class _Viewing:
 
     def view(self, request: Request) -> View:
         root: dict[str, Any] = {"model": request.model, "stream": request.stream}
-        values = _parameters_of(request)
-        if not all(map(is_, values, _UNASKED)):
-            for name, value in zip(STANDARD_PARAMETERS, values):  # noqa: B905  # same length by making
+        if not _sets_none(request):
+            for name, value in zip(STANDARD_PARAMETERS, _parameters_of(request)):  # noqa: B905  # same length by making
                 if value is not None:
                     root[name] = value
             stop: Any = request.stop_sequences

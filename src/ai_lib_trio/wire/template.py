@@ -60,7 +60,8 @@ class Node(NamedTuple):
     """A compiled part. `constant` parts give `value` every time; `listy` parts are made by a list operator.
 
     What most parts of a body are is told to what holds them, so that it need not be called: a `place` is the bound name
-    and the key that a plain path reads; a part that `needs` a key of the root is nothing where the root lacks it.
+    and the key that a plain path reads; a part that `needs` a key of the root is nothing where the root lacks it, or,
+    with a flag beside the key, has anything but that.
     """
 
     run: Run
@@ -68,7 +69,7 @@ class Node(NamedTuple):
     value: Any = None
     listy: bool = False
     place: tuple[str, str] | None = None
-    needs: str | None = None
+    needs: tuple[str, bool | None] | None = None
 
 
 class Reader:
@@ -228,10 +229,14 @@ class Compiler:
         _, parent = self._look_up(path, text, where, names)
         root, steps = path.root, path.steps
         last = steps[-1] if steps else None
-        needs = steps[0] if names is not None and not root and steps and isinstance(steps[0], str) else None
+        needs = None
+        if names is not None and not root and steps and isinstance(steps[0], str):
+            needs = steps[0], None
         mark = self.reader.cover(parent, last) if parent is not None and isinstance(last, str) else None
         if mark is not None:
             get = _marking_getter(scope_getter(Path(root, steps[:-1])), str(last), covers(mark))
+            if names is not None and len(steps) == 1:
+                get = _marking_place(root, str(last), covers(mark))
             return Node(get, needs=needs)
         if names is None:
             return Node(scope_getter(path))
@@ -262,7 +267,7 @@ class Compiler:
     # ---- objects and lists ----
 
     def _object(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
-        entries: list[tuple[str, Run | None, Any, str | None]] = []
+        entries: list[tuple[str, Run | None, Any, tuple[str, bool | None] | None]] = []
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise where.at(str(key)).error(f"expected a key that is text, got {short(key)}")
@@ -280,8 +285,10 @@ class Compiler:
             alive = False
             root = scope.get("")
             for name, run, more, needs in steps:
-                if needs is not None and root.__class__ is dict and needs not in root:
-                    continue
+                if needs is not None and root.__class__ is dict:
+                    value = root.get(needs[0])
+                    if value is None or (needs[1] is not None and value is not needs[1]):
+                        continue
                 if run is None:
                     out[name] = more
                     continue
@@ -420,7 +427,15 @@ class Compiler:
         then = self.compile(tree["then"], where.at("then"), names)
         otherwise = self.compile(tree["else"], where.at("else"), names) if "else" in tree else _NOTHING
         yes, no = then.run, otherwise.run
-        return Node(lambda scope: yes(scope) if test(scope) else no(scope), listy=then.listy or otherwise.listy)
+        listy = then.listy or otherwise.listy
+        if otherwise is not _NOTHING:
+            return Node(lambda scope: yes(scope) if test(scope) else no(scope), listy=listy)
+        cond = parse_condition(tree["$if"], where.at("$if"))
+        needs = None
+        if isinstance(cond, Compare) and cond.op == "==" and isinstance(cond.literal, bool) and names is not None:
+            place = _place(cond.path)
+            needs = (place[1], cond.literal) if place is not None and not place[0] else None
+        return Node(lambda scope: yes(scope) if test(scope) else None, listy=listy, needs=needs)
 
     def _json(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         run = self.compile(tree["$json"], where.at("$json"), names).run
@@ -515,9 +530,14 @@ class Compiler:
         key = name + "#" if binding.position_used or names is None else None
         marks = self.reader.is_block(binding.shape)
         items_of, run = source.run, do.run
+        root, last = source.place or ("", "")
 
         def each(scope: Scope) -> Any:
-            items = items_of(scope)
+            if last:
+                parent = scope[root]
+                items = parent.get(last) if parent.__class__ is dict else None
+            else:
+                items = items_of(scope)
             if items.__class__ is not list:
                 if items is None:
                     return None
@@ -819,6 +839,19 @@ def _comparison(root: str, key: str, literal: bool | str) -> Callable[[Scope], b
 def _marking_getter(parent_of: Run, key: str, mark: str) -> Run:
     def get(scope: Scope) -> Any:
         parent = parent_of(scope)
+        if parent.__class__ is not dict:
+            return None
+        value = parent.get(key)
+        if value is not None:
+            parent[mark] = True
+        return value
+
+    return get
+
+
+def _marking_place(root: str, key: str, mark: str) -> Run:
+    def get(scope: Scope) -> Any:
+        parent = scope[root]
         if parent.__class__ is not dict:
             return None
         value = parent.get(key)
