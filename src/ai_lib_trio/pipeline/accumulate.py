@@ -59,39 +59,31 @@ class Ending(msgspec.Struct, frozen=True):
     output_excludes: tuple[str, ...] = ()
 
 
-class _Block:
-    """A block of text, thinking, refusal or media. `index` is its block index."""
+class _Block(msgspec.Struct, eq=False):
+    """A block of text, thinking, refusal or media. A struct is made in C; what is written per piece is elsewhere."""
 
-    __slots__ = ("held", "index", "key", "kind", "last")
-
-    def __init__(self, kind: str, index: int, key: Key | None) -> None:
-        self.kind = kind
-        self.index = index
-        self.key = key  # of a block that text is written to
-        self.held = ""  # the first half of a surrogate pair whose second half has not come
-        self.last: dict[str, Any] | None = None  # attributes as they were last given
+    kind: str
+    index: int  # its block index
+    key: Key | None = None  # of a block that text is written to
+    held: str = ""  # the first half of a surrogate pair whose second half has not come
+    last: dict[str, Any] | None = None  # attributes as they were last given
 
 
-class _Open(_Block):
+class _Open(_Block, eq=False):
     """A call, server or opaque block: it goes on until its end is told."""
 
-    __slots__ = (
-        "arguments_at", "call_id", "given_id", "item_id", "name", "native", "number", "parts", "pieces", "result",
-        "started", "whole",
-    )  # fmt: skip
-
-    def __init__(self, kind: str, index: int, key: Key) -> None:
-        _Block.__init__(self, kind, index, key)
-        self.name = self.call_id = ""
-        self.given_id: str | None = None
-        self.item_id: str | None = None
-        self.number = self.parts = 0  # of the call; pieces of arguments seen
-        self.started = False
-        self.pieces: list[str] = []
-        self.whole: Any = None
-        self.native: Any = None
-        self.result: Any = None
-        self.arguments_at: str | None = None
+    name: str = ""
+    call_id: str = ""
+    given_id: str | None = None
+    item_id: str | None = None
+    number: int = 0  # of the call
+    has_parts: bool = False  # pieces of arguments were seen
+    started: bool = False
+    pieces: list[str] = []  # each its own, as msgspec has it
+    whole: Any = None
+    native: Any = None
+    result: Any = None
+    arguments_at: str | None = None
 
 
 class _Candidate:
@@ -184,7 +176,9 @@ class Accumulator:
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
         else:
-            block = self._fresh_block(kind)
+            block = _Block(kind, cand.blocks)
+            cand.blocks += 1
+            cand.used = self.answered = True
         cand.current = None if alone else block
         if kind == "text":
             cand.text = block
@@ -296,7 +290,8 @@ class Accumulator:
         if call_id and block.given_id is None:
             block.given_id = call_id
             self._ids[call_id] = None
-        block.item_id = block.item_id or item_id
+        if item_id and not block.item_id:
+            block.item_id = item_id
         if name and not block.name:
             block.name = name
         if block.name and not block.started:
@@ -343,7 +338,8 @@ class Accumulator:
         return f"{stem}{number}"
 
     def _arguments(self, block: _Open, text: str) -> None:
-        block.parts += 1
+        if not block.has_parts:
+            block.has_parts = True
         if self.odd:
             text = _join(block, text)
         if block.started:
@@ -368,7 +364,7 @@ class Accumulator:
         elif not block.started:
             self.nameless_calls += 1
         else:
-            if not block.parts and block.whole is not None:
+            if not block.has_parts and block.whole is not None:
                 whole = block.whole
                 text = whole if isinstance(whole, str) else msgspec.json.encode(whole).decode()
                 self._arguments(block, text)

@@ -194,13 +194,13 @@ class DecodeProgram:
         elif framing is None and is_json:
             framing = "body"
         if framing is not None and (framing in FRAMINGS or framing == "body"):
-            return self.way_of(framing, backend)
+            return Way(*self.framed(framing, backend))
         return Way(refused=StreamError("wrong_content_type", f"expected a reply of JSON or events, got {kind}"))
 
-    def way_of(self, framing: str, backend: str) -> Way:
-        """The way of a framing."""
-        whole = framing == "body"
-        return Way(Body if whole else FRAMINGS[framing], self.compiled(whole=whole, backend=backend))
+    def framed(self, name: str, backend: str) -> tuple[Callable[[int], Framing], Compiled]:
+        """A framing by its name, and the rules for its frames."""
+        whole = name == "body"
+        return Body if whole else FRAMINGS[name], self.compiled(whole=whole, backend=backend)
 
     def open(
         self,
@@ -301,16 +301,13 @@ class Pipeline:
         self._max = max_frame_bytes
         self._backend = backend
         self._facts = Accumulator(program.ending)
-        self._refused = way.refused
+        framing, compiled, self._refused = way
         self._framing: Framing | None = None  # None while the first byte decides
         self._bytes = self._frames = 0
-        if way.framing is not None:
-            self._follow(way)
+        if framing is not None and compiled is not None:
+            self._follow(framing, compiled)
 
-    def _follow(self, way: Way) -> None:
-        framing, compiled, _ = way
-        assert framing is not None
-        assert compiled is not None
+    def _follow(self, framing: Callable[[int], Framing], compiled: Compiled) -> None:
         self._whole = framing is Body
         self._framing = framing(self._max)
         self._run, self._decode = compiled
@@ -334,6 +331,8 @@ class Pipeline:
         frames = framing.feed(data)
         if frames:
             self._read(frames, at_end=False)
+        elif framing.fault is None:
+            return []
         if framing.fault is not None and not self.closed:
             self._over(framing.fault)
         return self._taken()
@@ -363,7 +362,8 @@ class Pipeline:
         seen = self._head.removeprefix(BOM).lstrip()
         if not seen or BOM.startswith(seen):
             return b""
-        self._follow(self._program.way_of("json_array" if seen[0] == 91 else "body", self._backend))
+        framing, compiled = self._program.framed("json_array" if seen[0] == 91 else "body", self._backend)
+        self._follow(framing, compiled)
         data, self._head = self._head, b""
         return data
 

@@ -100,7 +100,8 @@ class Encoder:
                     f"`{name}` has no place in the dialect {self.dialect}: leave it out, or give what this wire "
                     "has instead in `extra`"
                 )
-        root, dropped, warnings = self._lens.view(request)
+        view = self._lens.view(request)
+        root, warnings = view.root, view.warnings
         for name, value in self._defaults.items():
             root.setdefault(name, value)
         for range_of in self._ranges:
@@ -144,7 +145,7 @@ class Encoder:
         path = self._fixed_path
         if path is None:
             path = _fill(self._path(scope), request.model)
-        return Encoded(self._method, path, query, headers, data, dropped, tuple(warnings))
+        return Encoded(self._method, path, query, headers, data, view.dropped_opaque, tuple(warnings))
 
 
 class _Range(msgspec.Struct, frozen=True):
