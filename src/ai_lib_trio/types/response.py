@@ -290,10 +290,11 @@ class Fold:
             for candidate in self._candidates.values():
                 candidate.unseal()
 
-    def _add_text(self, event: PartialContentDelta) -> None:  # most events of most replies: without the two calls
-        candidate = self._candidates.get(event.candidate_index)
+    def _add_text(self, event: PartialContentDelta) -> None:  # most events of most replies: without a call
+        index = event.candidate_index
+        candidate = self._candidates.get(index)
         if candidate is None:
-            candidate = self._candidate(event.candidate_index)
+            candidate = self._candidates[index] = _OpenCandidate()
         key = (event.block_index, "text")
         block = candidate.blocks.get(key)
         if block is None:

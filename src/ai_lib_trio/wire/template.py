@@ -273,7 +273,7 @@ class Compiler:
                 raise where.at(str(key)).error(f"expected a key that is text, got {short(key)}")
             node = self.compile(value, where.at(key), names)
             if not node.constant:
-                entries.append((unescape(key), node.run, node.place, node.needs))
+                entries.append((unescape(key), node.run, node.place, node.needs if node.place is None else None))
             elif node.value is not None:
                 entries.append((unescape(key), None, _plain(node.value), None))
         if all(run is None for _, run, _, _ in entries):
@@ -286,8 +286,8 @@ class Compiler:
             root = scope.get("")
             for name, run, more, needs in steps:
                 if needs is not None and root.__class__ is dict:
-                    value = root.get(needs[0])
-                    if value is None or (needs[1] is not None and value is not needs[1]):
+                    key, flag = needs
+                    if key not in root or (flag is not None and root[key] is not flag):
                         continue
                 if run is None:
                     out[name] = more
