@@ -89,6 +89,8 @@ BLOCK_TYPES = (
     "opaque",
 )
 
+_MARKS = {kind: covers(kind) for kind in BLOCK_TYPES}
+
 # Shape -> key -> shape of the value, None for a value without keys that the lens knows. `x[]` is a list of x.
 FIELDS: Mapping[str, Mapping[str, str | None]] = {
     "request": {
@@ -236,11 +238,11 @@ class Lens:
         for message in root["messages"]:
             for block in message["blocks"]:
                 if RENDERED not in block:
-                    mark = covers(block["type"])
+                    mark = _MARKS[block["type"]]
                     if mark not in message and (system is None or mark not in system):
                         raise self._misfit(block)
                 for inner in block.get("blocks", ()):
-                    if RENDERED not in inner and covers(inner["type"]) not in block:
+                    if RENDERED not in inner and _MARKS[inner["type"]] not in block:
                         raise self._misfit(inner)
 
     def _misfit(self, block: Mapping[str, Any]) -> CallerError:

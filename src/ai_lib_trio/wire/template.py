@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import CallerError
 from ..protocol.paths import Path, is_path, parse_path, scope_getter, unescape
-from ..protocol.rules import Compare, compile_condition, parse_condition, paths_of, same
+from ..protocol.rules import And, Compare, compile_condition, parse_condition, paths_of, same
 from ..protocol.where import Where
 
 __all__ = [
@@ -526,6 +526,7 @@ class Compiler:
         binding = _Binding(self.reader.element(self._shape_of(tree["$each"], where.at("$each"), names)))
         inner = _with(names, {name: binding})
         test = self._condition(tree["where"], where.at("where"), inner) if "where" in tree else None
+        kind_at, kind = self._kind_of_element(tree.get("where"), name, where.at("where"))
         do = self.compile(tree["do"], where.at("do"), inner)
         key = name + "#" if binding.position_used or names is None else None
         marks = self.reader.is_block(binding.shape)
@@ -546,6 +547,8 @@ class Compiler:
             outer = scope.get(name)
             outer_at = scope.get(key) if key else None
             for index, item in enumerate(items):
+                if kind_at is not None and (item.__class__ is not dict or item.get(kind_at) != kind):
+                    continue
                 scope[name] = item
                 if key:
                     scope[key] = index
@@ -559,13 +562,24 @@ class Compiler:
                 if value.__class__ is list:
                     out.extend(value)
                 else:
-                    out.append(_plain(value))
+                    out.append(None if value is _NULL else value)
             scope[name] = outer
             if key:
                 scope[key] = outer_at
             return out or None
 
         return Node(each, listy=True, needs=source.needs)
+
+    def _kind_of_element(self, tree: Any, name: str, where: Where) -> tuple[str | None, str]:
+        """The key and the text that a condition asks an element for, where it asks that alone or first."""
+        cond = None if tree is None else parse_condition(tree, where)
+        if isinstance(cond, And):
+            cond = cond.items[0]
+        if isinstance(cond, Compare) and cond.op == "==" and isinstance(cond.literal, str):
+            place = _place(cond.path)
+            if place is not None and place[0] == name:
+                return place[1], cond.literal
+        return None, ""
 
     def _entries(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         """The entries of an object as a list of {key, value}: what makes a map something that `$each` reads."""
