@@ -369,21 +369,21 @@ class Pipeline:
 
     def _read(self, frames: list[Frame], *, at_end: bool) -> None:
         facts, program = self._facts, self._program
-        done, unwrap, is_text = program.done, program.unwrap, program.is_text
+        done = program.done
+        if program.unwrap is not None:
+            frames = [(event, _unwrapped(data, program.unwrap)) for event, data in frames]
+        if program.is_text:
+            frames = [(event, data if data.strip() == done else _as_frame(event, data)) for event, data in frames]
         decode, run, number = self._decode, self._run, self._frames
         try:
             for event, data in frames:
                 number += 1
-                if unwrap is not None:
-                    data = _unwrapped(data, unwrap)
                 if done is not None and len(data) < 64 and data.strip() == done:
                     facts.sentinel = True
                     if "sentinel" in facts.ending.complete_when:
                         self._close()
                         return
                     continue
-                if is_text:
-                    data = _as_frame(event, data)
                 try:
                     value = decode(data)
                 except _NOT_JSON:

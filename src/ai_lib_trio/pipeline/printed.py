@@ -330,11 +330,13 @@ class _Printer:
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
-            self.line(f"{out} = {{}}")
-            for key, item in value.items.items():
-                found = self.local(self.value(item))
-                self.line(f"if {found} is not None: {out}[{self.constant(key)}] = {found}")
-            self.line(f"{out} = {out} or None")
+            parts = [(self.constant(key), self.local(self.value(item))) for key, item in value.items.items()]
+            self.line(f"{out} = None")  # mostly: no object is made for nothing
+            found_any = " or ".join([f"{found} is not None" for _, found in parts]) or "False"
+            with self.block(f"if {found_any}:"):
+                self.line(f"{out} = {{}}")
+                for key, found in parts:
+                    self.line(f"if {found} is not None: {out}[{key}] = {found}")
         return out
 
     def local(self, expression: str) -> str:
