@@ -17,6 +17,7 @@ from ai_lib_trio.errors import CODES, MAX_RAW_BYTES, ProviderError
 from ai_lib_trio.protocol.manifest import ErrorRules, RateLimitHeaders, RateLimits
 from ai_lib_trio.types.events import StreamError
 from ai_lib_trio.wire.classify import classify, parse_pause, request_id_of, retry_after
+from ai_lib_trio.wire.limits import read_limits
 from encode_cases import catalog
 
 NOW = 1_795_341_600.0  # 2026-11-22T10:00:00Z
@@ -343,3 +344,26 @@ def test_every_bundled_manifests_own_rules_name_standard_errors() -> None:
         rules = catalog().provider(provider).errors
         for status in rules.by_http_status:
             assert classified(said("x"), status, rules=rules).code in CODES
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("30", 30.0),
+        ("1m30s", 90.0),
+        (str(int(NOW) + 45), 45.0),
+        (str((int(NOW) + 45) * 1000), 45.0),
+        ("2026-11-22T10:00:20Z", 20.0),
+        (format_datetime(datetime.fromtimestamp(NOW + 7, timezone.utc), usegmt=True), 7.0),
+        ("soon", None),
+    ],
+)
+def test_a_limits_reset_that_is_a_time_counts_from_the_replys_own_date(reset: str, seconds: float | None) -> None:
+    limits = RateLimits(headers=RateLimitHeaders(requests_remaining="x-left", requests_reset="x-reset"))
+    for date, wall in ((NOW_HTTP, 0.0), ("no date", NOW)):
+        seen = read_limits({"date": date, "x-left": "3", "x-reset": reset}, limits, wall)
+        assert seen is not None
+        assert seen.tokens is None
+        assert seen.requests is not None
+        assert (seen.requests.remaining, seen.requests.reset_s) == (3.0, seconds)
+    assert read_limits({"date": NOW_HTTP, "x-reset": reset}, limits, NOW) is None

@@ -236,6 +236,29 @@ def test_headers_that_cannot_stand_on_the_wire_are_refused(headers: Any) -> None
     assert caught.value.kind == "bad_argument"
 
 
+def test_constant_headers_and_query_are_each_requests_own() -> None:
+    tree = {"path": "/x", "headers": {"X-Version": 2}, "query": {"v": "1"}, "body": {"model": "$.model"}}
+    made = compile_encoder(tree, WHERE, dialect="small")
+    for _ in range(2):
+        sent = made.encode(Request(model="m"))
+        assert sent.headers == [("content-type", "application/json"), ("x-version", "2")]
+        assert sent.query == [("v", "1")]
+        sent.headers.append(("authorization", "a secret"))
+        sent.query.clear()
+    bare = compile_encoder({"path": "/x", "body": {"model": "$.model"}}, WHERE, dialect="small")
+    for _ in range(2):
+        sent = bare.encode(Request(model="m"))
+        assert sent.headers == [("content-type", "application/json")]
+        sent.headers.clear()
+
+
+@pytest.mark.parametrize("part", ["headers", "query"])
+def test_a_constant_that_is_no_text_is_refused_when_a_request_is_made(part: str) -> None:
+    made = compile_encoder({"path": "/x", part: {"a": ["b"]}}, WHERE, dialect="small")
+    with pytest.raises(CallerError, match=f"expected texts in {part}"):
+        made.encode(Request(model="m"))
+
+
 def test_a_repr_shows_neither_body_nor_headers() -> None:
     found = encoded("messages", Message.user("my prompt"), headers={"x-secret": "token"})
     assert "prompt" not in repr(found)

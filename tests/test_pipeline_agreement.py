@@ -95,6 +95,92 @@ FRAMES: dict[str, list[Any]] = {
         {"error": "m"},
     ],
 }  # fmt: skip
+# Whole replies that between them touch every rule of a dialect's body.
+BODIES: dict[str, list[Any]] = {
+    "chat_completions": [
+        {
+            "id": "r", "model": "m", "usage": USAGE, "x_groq": {"usage": USAGE},
+            "choices": [
+                {
+                    "index": 0, "finish_reason": "tool_calls",
+                    "message": {
+                        "content": "a", "reasoning": "b", "refusal": "c", "tool_calls": [CALL, CALL],
+                        "annotations": [{"type": "url_citation", "url": "u"}],
+                        "images": [{"image_url": {"url": "data:image/png;base64,A="}}],
+                    },
+                },
+                {"index": 1, "message": {"content": [{"type": "text", "text": "u"}]}, "finish_reason": "length"},
+            ],
+        },
+        {"error": {"code": 400, "type": "t", "message": "m", "status": 400}},
+    ],
+    "messages": [
+        {
+            "id": "i", "model": "m", "type": "message", "stop_reason": "tool_use",
+            "usage": {"input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 3},
+            "content": [
+                {"type": "thinking", "thinking": "x", "signature": "s"},
+                {"type": "redacted_thinking", "data": "d"},
+                {"type": "text", "text": "a", "citations": [{"type": "c", "cited_text": "t"}]},
+                {"type": "server_tool_use", "id": "q", "name": "web_search", "input": {"query": "z"}},
+                {"type": "web_search_tool_result", "tool_use_id": "q", "content": [{"url": "u"}]},
+                {"type": "tool_use", "id": "t", "name": "n", "input": {"x": 1}},
+                {"type": "odd", "content": "c"},
+            ],
+        },
+        {"type": "error", "error": {"type": "e", "message": "m"}},
+    ],
+    "responses": [
+        {
+            "id": "r", "model": "m", "status": "completed",
+            "usage": {
+                "input_tokens": 1, "output_tokens": 2, "total_tokens": 3,
+                "input_tokens_details": {"cached_tokens": 1}, "output_tokens_details": {"reasoning_tokens": 1},
+            },
+            "output": [
+                {"type": "reasoning", "id": "q", "summary": [{"text": "s"}], "encrypted_content": "e"},
+                {"type": "web_search_call", "id": "w", "action": {"query": "z"}},
+                {
+                    "type": "message", "id": "m", "phase": "final",
+                    "content": [
+                        {"type": "output_text", "text": "a", "annotations": [{"url": "u"}]},
+                        {"type": "refusal", "refusal": "no"},
+                    ],
+                },
+                ITEM,
+            ],
+        },
+        {"status": "failed", "error": {"code": "c", "message": "m"}},
+    ],
+    "converse": [
+        {
+            "output": {
+                "message": {
+                    "role": "assistant",
+                    "content": [
+                        {"text": "a"},
+                        {"reasoningContent": {"reasoningText": {"text": "b", "signature": "s"}}},
+                        {"toolUse": {"toolUseId": "t", "name": "n", "input": {"x": 1}}},
+                    ],
+                }
+            },
+            "stopReason": "tool_use",
+            "usage": {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3},
+        },
+    ],
+    "cohere_v2_chat": [
+        {
+            "id": "i", "finish_reason": "TOOL_CALL",
+            "message": {
+                "content": [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "b"}], "tool_plan": "p",
+                "tool_calls": [CALL], "citations": [{"start": 0, "text": "a"}],
+            },
+            "usage": {"tokens": {"input_tokens": 1, "output_tokens": 2}},
+        },
+    ],
+    "generate_content": FRAMES["generate_content"],
+    "ollama_chat": [{**FRAMES["ollama_chat"][0], **FRAMES["ollama_chat"][2]}, *FRAMES["ollama_chat"][1:]],
+}  # fmt: skip
 ODD = [
     None,
     True,
@@ -144,8 +230,9 @@ def both(dialect: str, frames: list[Any], *, whole: bool = False) -> list[Stream
     for backend in ("view", "generic"):
         kind: dict[str, Any] = {"content_type": "application/json", "streamed": False} if whole else {}
         pipeline = program(dialect).open(backend=backend, **kind)
-        results.append((run(pipeline, data), pipeline.counts))
+        results.append((run(pipeline, data), pipeline.counts, pipeline.body))
     assert results[0] == results[1]
+    assert not whole or results[0][2] == frames[0]
     return results[0][0]
 
 
@@ -158,6 +245,24 @@ def test_every_frame_with_any_node_replaced_gives_the_same_events(dialect: str) 
             for value in (None, *chance.sample(ODD, k=4)):
                 both(dialect, [*frames[:number], changed(frame, path, value), *frames[number + 1 :]])
                 both(dialect, [changed(frame, path, value)])
+
+
+@pytest.mark.parametrize("dialect", BODIES)
+def test_every_whole_reply_with_any_node_replaced_gives_the_same_events_and_its_value(dialect: str) -> None:
+    chance = random.Random(dialect)
+    for value in BODIES[dialect]:
+        both(dialect, [value], whole=True)
+        both(dialect, [[value, value]], whole=True)  # a list counts as its elements
+        for path in places(value):
+            for other in (None, *chance.sample(ODD, k=6)):
+                both(dialect, [changed(value, path, other)], whole=True)
+
+
+@pytest.mark.parametrize("dialect", BODIES)
+def test_a_whole_reply_that_needs_the_second_reader_gives_the_same_events_and_its_value(dialect: str) -> None:
+    for value in BODIES[dialect]:
+        for path in places(value)[1:]:
+            both(dialect, [changed(value, path, "half a pair: \ud83d")], whole=True)
 
 
 KEYS = st.sampled_from(

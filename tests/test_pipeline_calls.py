@@ -17,7 +17,7 @@ from ai_lib_trio.types.events import (
     ToolCallEnded,
     ToolCallStarted,
 )
-from ai_lib_trio.types.response import fold
+from ai_lib_trio.types.response import fold, parse_arguments
 from pipeline_support import body, call, delta, program, run, stream
 
 CHAT = "chat_completions"
@@ -279,3 +279,8 @@ def test_calls_that_were_cut_off_are_never_delivered_as_calls() -> None:
     events = stream(CHAT, delta(tool_calls=[call(0, "c1", "go", '{"x"')]))
     assert not [event for event in events if isinstance(event, ToolCallEnded)]
     assert calls_of(events) == []
+
+
+def test_arguments_that_no_reader_takes_stay_text() -> None:
+    for text in ("half a pair: \ud83d", "[" * 100_000, '{"x": '):
+        assert parse_arguments(text) == text

@@ -460,3 +460,14 @@ def test_no_bytes_make_a_pipeline_raise(dialect: str, data: bytes, content_type:
         assert isinstance(events[-1], StreamEnd | StreamError)
         assert pipeline.closed
         program(dialect).read_error(500, {}, whole)
+
+
+def test_what_a_program_keeps_of_content_types_is_bounded_and_the_rest_are_read_as_well() -> None:
+    found = program("converse")
+    data = json.dumps({"stopReason": "end_turn"}).encode()
+    ends = []
+    for number in range(200):
+        for kind in (f"application/json; x={number}", f"image/x{number}"):
+            ends.append(run(found.open(content_type=kind, streamed=False), data)[-1])
+    assert [type(end) for end in ends] == [StreamEnd, StreamError] * 200
+    assert len(found._ways) <= 64

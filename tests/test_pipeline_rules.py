@@ -159,6 +159,17 @@ def test_operators_give_what_they_say() -> None:
     assert text_of(events) == ["one", "W", '{"a":[1,null]}', "?", "T", "l:r", "W", "x-l:r", "l", "l:r", "q", "q", "a"]
 
 
+def test_an_object_of_nothing_is_nothing() -> None:
+    rules = """
+    rules:
+      empty: { emit: Citation, extract: { data: {} } }
+      absent: { emit: Citation, extract: { data: { a: $.a, b: $.b } } }
+      nested: { emit: Citation, extract: { data: { in: { c: $.c } } } }
+    """
+    events = run(EOF + rules, {}, {"b": 0}, {"c": False})
+    assert [event.data for event in events if isinstance(event, Citation)] == [{"b": 0}, {"in": {"c": False}}]
+
+
 def test_a_define_is_used_with_the_rules_own_keys_over_it() -> None:
     rules = """
     define:

@@ -325,3 +325,14 @@ def test_join_takes_the_list_that_an_operator_makes() -> None:
     tree = {"$join": {"$each": "$.list", "as": "t", "do": "$t.n"}, "by": ", "}
     assert run(tree, {"list": [{"n": "a"}, {}, {"n": 2}]}) == "a, 2"
     assert run(tree, {"list": []}) is None
+
+
+def test_an_entry_that_asks_for_a_flag_is_there_for_that_flag_alone() -> None:
+    tree = {"on": {"$if": "$.f == true", "then": 1}, "off": {"$if": "$.f == false", "then": 2}, "always": "$.x"}
+    assert run(tree, {"f": True, "x": 0}) == {"on": 1, "always": 0}
+    assert run(tree, {"f": False, "x": 0}) == {"off": 2, "always": 0}
+    for other in (None, 1, 0, "true"):
+        assert run(tree, {"f": other, "x": 0}) == {"always": 0}
+    assert run(tree, {"x": 0}) == {"always": 0}
+    for root in (None, [], "text"):
+        assert run(tree, root) is None

@@ -59,34 +59,31 @@ class Ending(msgspec.Struct, frozen=True):
     output_excludes: tuple[str, ...] = ()
 
 
-class _Block:
-    """A block that may still grow. `index` is its block index."""
+class _Block(msgspec.Struct, eq=False):
+    """A block of text, thinking, refusal or media. A struct is made in C; what is written per piece is elsewhere."""
 
-    __slots__ = (
-        "arguments_at", "call_id", "given_id", "held", "index", "item_id", "key", "kind", "last", "name", "native",
-        "number", "parts", "pieces", "result", "started", "whole",
-    )  # fmt: skip
+    kind: str
+    index: int  # its block index
+    key: Key | None = None  # of a block that text is written to
+    held: str = ""  # the first half of a surrogate pair whose second half has not come
+    last: dict[str, Any] | None = None  # attributes as they were last given
 
-    def __init__(self, kind: str, index: int) -> None:
-        self.kind = kind  # text, thinking, refusal; call, server, opaque
-        self.index = index
-        self.key: Key | None = None  # of a block that text is written to
-        self.held = ""  # the first half of a surrogate pair whose second half has not come
-        self.last: dict[str, Any] = {}  # attributes as they were last given
-        # calls and server blocks
-        self.given_id: str | None = None
-        self.call_id = ""
-        self.item_id: str | None = None
-        self.name = ""
-        self.number = 0
-        self.started = False
-        self.pieces: list[str] = []
-        self.parts = 0  # pieces of arguments seen
-        self.whole: Any = None
-        # server and opaque blocks
-        self.native: Any = None
-        self.result: Any = None
-        self.arguments_at: str | None = None
+
+class _Open(_Block, eq=False):
+    """A call, server or opaque block: it goes on until its end is told."""
+
+    name: str = ""
+    call_id: str = ""
+    given_id: str | None = None
+    item_id: str | None = None
+    number: int = 0  # of the call
+    has_parts: bool = False  # pieces of arguments were seen
+    started: bool = False
+    pieces: list[str] = []  # each its own, as msgspec has it
+    whole: Any = None
+    native: Any = None
+    result: Any = None
+    arguments_at: str | None = None
 
 
 class _Candidate:
@@ -94,16 +91,13 @@ class _Candidate:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.blocks = 0
-        self.calls = 0  # calls started
-        self.called = False
+        self.blocks = self.calls = self.fresh = 0  # blocks begun, calls started, keys made here
+        self.called = self.used = False
         self.current: _Block | None = None  # what keyless text goes on with
         self.text: _Block | None = None  # the last one, for citations that do not say which
         self.keyed: dict[tuple[str, Key], _Block] = {}
-        self.open: dict[Key, _Block] = {}  # calls, server blocks and opaque blocks that have not ended
-        self.fresh = 0  # keys made here
+        self.open: dict[Key, _Open] = {}  # what has not ended
         self.raw: str | None = None
-        self.used = False
 
 
 class Accumulator:
@@ -115,22 +109,27 @@ class Accumulator:
         self.model: str | None = None
         self.response_id: str | None = None
         self.fault: StreamError | None = None
-        self.mark = False
+        self.mark = self.sentinel = False
         self.is_over = False  # a fault or a mark came
-        self.sentinel = False
         self.data = b""  # the frame that is read now, and which of its elements where it is a list
         self.element: int | None = None
         self.joins: dict[int, tuple[Any, ...]] = {}  # what rules joined last, so that they need not again
-        self.touched = False  # some fact of this frame was emitted
-        self.answered = False  # some fact other than Metadata was
+        self.touched = self.answered = False  # some fact of this frame was emitted; some other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
         self.nameless_calls = 0
-        self._candidates: dict[int, _Candidate] = {0: _Candidate(0)}
-        self._cand = self._candidates[0]
         self.at = 0  # the index of the candidate in force
-        self._usage: dict[str, int] = {}
+        self._cand = first = _Candidate(0)
+        self._candidates = {0: first}
+        # Counts by their names in `USAGE_FIELDS`, and where the provider's own object is or stands.
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.total_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.cache_write_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self._is_counted = False
         self._usage_raw: Any = None
-        self._ids: set[str] = set()
+        self._ids: dict[str, None] = {}  # of calls, given and made
 
     def frame(self) -> Any:
         """The frame that is read now, whole, for the few rules that want it so."""
@@ -150,12 +149,19 @@ class Accumulator:
             self.at = index
         return before
 
-    def _fresh_block(self, kind: str) -> _Block:
+    def _fresh_block(self, kind: str, key: Key | None = None) -> _Block:
         cand = self._cand
-        block = _Block(kind, cand.blocks)
+        index = cand.blocks
+        cand.blocks = index + 1
+        cand.used = self.answered = True
+        return _Block(kind, index, key)
+
+    def _opened(self, kind: str, key: Key) -> _Open:
+        cand = self._cand
+        block = cand.open[key] = _Open(kind, cand.blocks, key)
         cand.blocks += 1
-        cand.used = True
-        self.answered = True
+        cand.used = self.answered = True
+        cand.current = None
         return block
 
     # ---- text, thinking, refusal ----
@@ -166,12 +172,13 @@ class Accumulator:
         if key is not None:
             block = cand.keyed.get((kind, key))
             if block is None:
-                block = cand.keyed[kind, key] = self._fresh_block(kind)
-                block.key = key
+                block = cand.keyed[kind, key] = self._fresh_block(kind, key)
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
         else:
-            block = self._fresh_block(kind)
+            block = _Block(kind, cand.blocks)
+            cand.blocks += 1
+            cand.used = self.answered = True
         cand.current = None if alone else block
         if kind == "text":
             cand.text = block
@@ -232,9 +239,14 @@ class Accumulator:
 
     def _attributes(self, block: _Block, of: Any, **given: Any) -> None:
         for kind, value in given.items():
-            if value is None or value == "" or (kind != "signature" and block.last.get(kind) == value):
+            if value is None or value == "":
                 continue
-            block.last[kind] = value
+            last = block.last
+            if last is None:
+                last = block.last = {}
+            elif kind != "signature" and last.get(kind) == value:
+                continue
+            last[kind] = value
             value = mend(value) if self.odd else value
             self.out.append(OpaqueBlock(block.index, kind, value, self._cand.index, of))
 
@@ -270,16 +282,16 @@ class Accumulator:
             self._end(key, block)
             block = None
         if block is None:
-            block = cand.open[key] = self._fresh_block("call")
-            cand.current = None
+            block = self._opened("call", key)
         elif block.kind != "call":
             if isinstance(arguments, str):
                 block.pieces.append(arguments)
             return
         if call_id and block.given_id is None:
             block.given_id = call_id
-            self._ids.add(call_id)
-        block.item_id = block.item_id or item_id
+            self._ids[call_id] = None
+        if item_id and not block.item_id:
+            block.item_id = item_id
         if name and not block.name:
             block.name = name
         if block.name and not block.started:
@@ -294,13 +306,13 @@ class Accumulator:
             self._end(key, block)
 
     @staticmethod
-    def _is_another(block: _Block, call_id: str | None, name: str | None) -> bool:
+    def _is_another(block: _Open, call_id: str | None, name: str | None) -> bool:
         """Whether a piece at an open key begins another call: some providers repeat one index for every call."""
         if not call_id or call_id == block.given_id:
             return False
         return block.given_id is not None or bool(name and block.name)
 
-    def _start(self, block: _Block) -> None:
+    def _start(self, block: _Open) -> None:
         cand = self._cand
         block.started = True
         block.call_id = block.given_id or self._made_id()
@@ -322,11 +334,12 @@ class Accumulator:
         number = 0
         while f"{stem}{number}" in self._ids:
             number += 1
-        self._ids.add(f"{stem}{number}")
+        self._ids[f"{stem}{number}"] = None
         return f"{stem}{number}"
 
-    def _arguments(self, block: _Block, text: str) -> None:
-        block.parts += 1
+    def _arguments(self, block: _Open, text: str) -> None:
+        if not block.has_parts:
+            block.has_parts = True
         if self.odd:
             text = _join(block, text)
         if block.started:
@@ -341,7 +354,7 @@ class Accumulator:
             self.touched = True
             self._end(key, block)
 
-    def _end(self, key: Key, block: _Block) -> None:
+    def _end(self, key: Key, block: _Open) -> None:
         cand = self._cand
         del cand.open[key]
         if block.kind == "server":
@@ -351,7 +364,7 @@ class Accumulator:
         elif not block.started:
             self.nameless_calls += 1
         else:
-            if not block.parts and block.whole is not None:
+            if not block.has_parts and block.whole is not None:
                 whole = block.whole
                 text = whole if isinstance(whole, str) else msgspec.json.encode(whole).decode()
                 self._arguments(block, text)
@@ -384,7 +397,7 @@ class Accumulator:
         if is_complete:
             self._end(key, block)
 
-    def _reserved(self, kind: str, key: Key | None) -> tuple[Key, _Block]:
+    def _reserved(self, kind: str, key: Key | None) -> tuple[Key, _Open]:
         cand = self._cand
         self.touched = True
         if key is None:
@@ -394,11 +407,10 @@ class Accumulator:
         if block is None or block.kind != kind:
             if block is not None:
                 self._end(key, block)
-            block = cand.open[key] = self._fresh_block(kind)
-            cand.current = None
+            block = self._opened(kind, key)
         return key, block
 
-    def _end_server(self, block: _Block) -> None:
+    def _end_server(self, block: _Open) -> None:
         text = "".join(block.pieces)
         arguments = parse_arguments(text) if text else block.whole
         if arguments.__class__ is str:
@@ -444,7 +456,7 @@ class Accumulator:
         if is_complete:
             self._end(key, block)
 
-    def _end_opaque(self, block: _Block) -> None:
+    def _end_opaque(self, block: _Open) -> None:
         data = block.native
         if block.pieces and block.arguments_at and isinstance(data, dict):
             before = data.get(block.arguments_at)
@@ -479,37 +491,29 @@ class Accumulator:
 
     # ---- about the reply ----
 
-    def usage(
-        self, input: Any, output: Any, total: Any, cached: Any, cache_write: Any, reasoning: Any, raw: Any
-    ) -> None:
+    def usage(self, input: Any, output: Any, total: Any, cached: Any, written: Any, reasoning: Any, raw: Any) -> None:
         """Token counts in the order of `USAGE_FIELDS`, then the provider's own object. The last of each counts."""
-        found, counted = self._usage, False  # one by one, a quarter of a loop's time: some wires tell it in every frame
-        if input.__class__ is int:
-            found["input_tokens"], counted = input, True
-        elif input is not None:
-            counted = _count(found, "input_tokens", input) or counted
-        if output.__class__ is int:
-            found["output_tokens"], counted = output, True
-        elif output is not None:
-            counted = _count(found, "output_tokens", output) or counted
-        if total.__class__ is int:
-            found["total_tokens"], counted = total, True
-        elif total is not None:
-            counted = _count(found, "total_tokens", total) or counted
-        if cached.__class__ is int:
-            found["cached_tokens"], counted = cached, True
-        elif cached is not None:
-            counted = _count(found, "cached_tokens", cached) or counted
-        if cache_write.__class__ is int:
-            found["cache_write_tokens"], counted = cache_write, True
-        elif cache_write is not None:
-            counted = _count(found, "cache_write_tokens", cache_write) or counted
-        if reasoning.__class__ is int:
-            found["reasoning_tokens"], counted = reasoning, True
-        elif reasoning is not None:
-            counted = _count(found, "reasoning_tokens", reasoning) or counted
+        counted = False  # one by one, a quarter of a loop's time: some wires tell it in every frame
+        if input is not None and (input.__class__ is int or (input := _count(input)) is not None):
+            self.input_tokens = input
+            counted = True
+        if output is not None and (output.__class__ is int or (output := _count(output)) is not None):
+            self.output_tokens = output
+            counted = True
+        if total is not None and (total.__class__ is int or (total := _count(total)) is not None):
+            self.total_tokens = total
+            counted = True
+        if cached is not None and (cached.__class__ is int or (cached := _count(cached)) is not None):
+            self.cached_tokens = cached
+            counted = True
+        if written is not None and (written.__class__ is int or (written := _count(written)) is not None):
+            self.cache_write_tokens = written
+            counted = True
+        if reasoning is not None and (reasoning.__class__ is int or (reasoning := _count(reasoning)) is not None):
+            self.reasoning_tokens = reasoning
+            counted = True
         if counted:
-            self.touched = self.answered = True
+            self.touched = self.answered = self._is_counted = True
         if raw.__class__ is tuple:  # where it stands: frame, element, keys
             self._usage_raw = raw
         elif raw.__class__ is dict:
@@ -543,53 +547,79 @@ class Accumulator:
 
     def folded_usage(self) -> Usage | None:
         """Usage so far, with what the wire's numbers leave out added in; None where nothing was reported."""
-        found = self._usage
-        if not found and self._usage_raw is None:
+        if not self._is_counted and self._usage_raw is None:
             return None
         if self._usage_raw.__class__ is tuple:
             self._usage_raw = _part(*self._usage_raw)
         ending = self.ending
-        total_in = _plus(found, "input_tokens", ending.input_excludes)
-        total_out = _plus(found, "output_tokens", ending.output_excludes)
-        total = found.get("total_tokens")
+        total_in, total_out, total = self.input_tokens, self.output_tokens, self.total_tokens
+        if ending.input_excludes:
+            total_in = self._with(total_in, ending.input_excludes)
+        if ending.output_excludes:
+            total_out = self._with(total_out, ending.output_excludes)
         if total is None and total_in is not None and total_out is not None:
             total = total_in + total_out
         return Usage(
-            input_tokens=total_in,
-            output_tokens=total_out,
-            total_tokens=total,
-            cached_tokens=found.get("cached_tokens"),
-            cache_write_tokens=found.get("cache_write_tokens"),
-            reasoning_tokens=found.get("reasoning_tokens"),
-            raw=self._usage_raw,
+            total_in,
+            total_out,
+            total,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.reasoning_tokens,
+            self._usage_raw,
         )
+
+    def _with(self, counted: int | None, excluded: tuple[str, ...]) -> int | None:
+        # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
+        for name in excluded:
+            part: int | None = getattr(self, name)
+            if part is not None:
+                counted = part if counted is None else counted + part
+        return counted
 
     def is_complete(self) -> bool:
         """Whether what has been read proves that the content is complete."""
         ways = self.ending.complete_when
-        if ("mark" in ways and self.mark) or ("sentinel" in ways and self.sentinel):
+        if (self.mark and "mark" in ways) or (self.sentinel and "sentinel" in ways):
             return True
         if "finish" not in ways:
             return False
-        used = [cand for cand in self._candidates.values() if cand.used]
-        return bool(used) and all(cand.raw for cand in used)
+        is_finished = False
+        for cand in self._candidates.values():
+            if cand.used:
+                if not cand.raw:
+                    return False
+                is_finished = True
+        return is_finished
 
     def close(self) -> None:
         """The reply is complete: what is open ends, then what is known about the reply, then its end."""
         for cand in self._candidates.values():
             self._cand = cand
-            for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
-                self._flush(block)
-            for key, block in list(cand.open.items()):
+            if self.odd:
+                for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
+                    self._flush(block)
+            for key, block in list(cand.open.items()) if cand.open else ():
                 self._flush(block)
                 self._end(key, block)
-        self._tell(finished=True)
-        first = min((cand for cand in self._candidates.values() if cand.used), key=_index, default=self._candidates[0])
-        self.out.append(StreamEnd(self._reason(first), first.raw))
+        self._tell()
+        end: StreamEnd | None = None
+        for index in sorted(self._candidates):
+            cand = self._candidates[index]
+            if cand.used:
+                reason = self._reason(cand)
+                self.out.append(FinalCandidate(index, reason, cand.raw))
+                if end is None:
+                    end = StreamEnd(reason, cand.raw)
+        self.out.append(StreamEnd() if end is None else end)
 
     def fail(self, fault: StreamError) -> None:
         """The reply is not complete: what is known about it, then the fault. Open calls stay open."""
-        self._tell(finished=False, reasons=fault.kind == "provider")
+        self._tell()
+        for index in sorted(self._candidates) if fault.kind == "provider" else ():
+            cand = self._candidates[index]
+            if cand.raw is not None:
+                self.out.append(FinalCandidate(index, self._reason(cand), cand.raw))
         self.out.append(fault)
 
     def _flush(self, block: _Block) -> None:
@@ -604,16 +634,13 @@ class Accumulator:
             self.out.append(ThinkingDelta("\ufffd", *place))
         elif block.kind == "refusal":
             self.out.append(RefusalDelta("\ufffd", *place))
-        elif block.kind == "call" and block.started:
+        elif isinstance(block, _Open) and block.started:
             self.out.append(PartialToolCall("\ufffd", block.number, block.call_id, *place))
 
-    def _tell(self, finished: bool, reasons: bool = True) -> None:
+    def _tell(self) -> None:
         usage = self.folded_usage()
         if usage is not None or self.model is not None or self.response_id is not None:
             self.out.append(Metadata(usage, self.model, self.response_id))
-        for cand in sorted(self._candidates.values(), key=_index):
-            if reasons and (cand.raw is not None or (finished and cand.used)):
-                self.out.append(FinalCandidate(cand.index, self._reason(cand), cand.raw))
 
     def _reason(self, cand: _Candidate) -> FinishReason:
         ending = self.ending
@@ -623,12 +650,9 @@ class Accumulator:
         return reason
 
 
-def _count(found: dict[str, int], field: str, value: Any) -> bool:
-    """A count that came as 12.0; whether it was one."""
-    if value.__class__ is not float or not value.is_integer():
-        return False
-    found[field] = int(value)
-    return True
+def _count(value: Any) -> int | None:
+    """A count that came as 12.0; None for what is none."""
+    return int(value) if value.__class__ is float and value.is_integer() else None
 
 
 def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
@@ -647,16 +671,6 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     for key in keys:
         found = found[key]
     return found
-
-
-def _index(cand: _Candidate) -> int:
-    return cand.index
-
-
-def _plus(found: dict[str, int], field: str, excluded: tuple[str, ...]) -> int | None:
-    # A wire may leave out a count of nothing beside a part that was counted: the part alone is known then.
-    known = [found[name] for name in (field, *excluded) if name in found]
-    return sum(known) if known else None
 
 
 def provider_error(code: Any, type: Any, message: Any, status: Any, error: Any, fallback: int | None) -> StreamError:

@@ -67,6 +67,17 @@ class Compiled(NamedTuple):
     decode: Callable[[bytes], Any]
 
 
+class Way(NamedTuple):
+    """How a reply is cut and read. Without a framing the first byte tells, unless the content type is `refused`."""
+
+    framing: Callable[[int], Framing] | None = None
+    compiled: Compiled | None = None
+    refused: StreamError | None = None
+
+
+_MAX_WAYS = 64  # kept by a program: a content type is the server's to write, and no two need be the same
+
+
 class DecodeProgram:
     """A dialect's `decode` section, compiled. Immutable: any number of calls may have pipelines of it open."""
 
@@ -102,6 +113,7 @@ class DecodeProgram:
         self._read_error = close_over(rules.rules, rules.slots)
         self.ending = self._ending(tree, where)
         self._compiled: dict[tuple[bool, str], Compiled] = {}
+        self._ways: dict[tuple[str | None, bool, str], Way] = {}
 
     @staticmethod
     def _rules(
@@ -150,13 +162,45 @@ class DecodeProgram:
         found = self._compiled.get((whole, backend))
         if found is None:
             rules = self.whole if whole else self.frames
-            if backend == "view":
+            if backend != "view":
+                found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
+            elif whole:  # its caller wants all of it beside the events: one decode gives both
+                found = Compiled(print_rules(rules.rules, rules.used), msgspec.json.decode)
+            else:
                 decoder = decoder_of(rules.root)
                 found = Compiled(print_rules(rules.rules, rules.used), decoder.decode)
-            else:
-                found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
             self._compiled[whole, backend] = found
         return found
+
+    def _way(self, content_type: str | None, streamed: bool, backend: str) -> Way:
+        """How a reply of this content type is read, settled once for each."""
+        found = self._ways.get((content_type, streamed, backend))
+        if found is None:
+            found = self._choose(content_type, streamed, backend)
+            if len(self._ways) < _MAX_WAYS:
+                self._ways[content_type, streamed, backend] = found
+        return found
+
+    def _choose(self, content_type: str | None, streamed: bool, backend: str) -> Way:
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        is_json = kind in ("application/json", "text/json") or kind.endswith("+json")
+        framing = self.format if kind == self.content_type else _FRAMED_TYPES.get(kind)
+        if framing is None and kind in _SILENT_TYPES:
+            framing = self.format if streamed else "body"
+        elif framing is None and is_json and streamed:
+            if self.format != "json_array":
+                return Way()  # a list is a stream of its elements, anything else a whole body: the first byte tells
+            framing = "json_array"
+        elif framing is None and is_json:
+            framing = "body"
+        if framing is not None and (framing in FRAMINGS or framing == "body"):
+            return Way(*self.framed(framing, backend))
+        return Way(refused=StreamError("wrong_content_type", f"expected a reply of JSON or events, got {kind}"))
+
+    def framed(self, name: str, backend: str) -> tuple[Callable[[int], Framing], Compiled]:
+        """A framing by its name, and the rules for its frames."""
+        whole = name == "body"
+        return Body if whole else FRAMINGS[name], self.compiled(whole=whole, backend=backend)
 
     def open(
         self,
@@ -167,7 +211,7 @@ class DecodeProgram:
         backend: str = "view",
     ) -> Pipeline:
         """A pipeline for one reply. `streamed` is what was asked for; `content_type` is what came, and decides."""
-        return Pipeline(self, content_type, streamed, max_frame_bytes, backend)
+        return Pipeline(self, self._way(content_type, streamed, backend), max_frame_bytes, backend)
 
     def read_error(self, status: int, headers: Mapping[str, str], body: bytes) -> StreamError:
         """What the provider said in a reply with an error status. Never raises."""
@@ -246,47 +290,26 @@ def _plain(body: bytes) -> str:
 class Pipeline:
     """The state of one reply. `closed` once its last event (StreamEnd or StreamError) has been given."""
 
-    def __init__(
-        self, program: DecodeProgram, content_type: str | None, streamed: bool, max_frame_bytes: int, backend: str
-    ) -> None:
+    # What few replies ever set.
+    _head = b""
+    _ignored = _repaired = _late = 0
+    _value: Any = None  # the whole body, decoded
+
+    def __init__(self, program: DecodeProgram, way: Way, max_frame_bytes: int, backend: str) -> None:
         self.closed = False
         self._program = program
         self._max = max_frame_bytes
         self._backend = backend
         self._facts = Accumulator(program.ending)
+        framing, compiled, self._refused = way
         self._framing: Framing | None = None  # None while the first byte decides
-        self._head = b""
-        self._whole = False
-        self._refused: StreamError | None = None
-        self._data: bytes | None = None  # the whole body
-        self._bytes = self._frames = self._ignored = self._repaired = self._late = 0
-        self._choose(content_type, streamed)
+        self._bytes = self._frames = 0
+        if framing is not None and compiled is not None:
+            self._follow(framing, compiled)
 
-    def _choose(self, content_type: str | None, streamed: bool) -> None:
-        kind = (content_type or "").partition(";")[0].strip().lower()
-        is_json = kind in ("application/json", "text/json") or kind.endswith("+json")
-        framing = self._program.format if kind == self._program.content_type else _FRAMED_TYPES.get(kind)
-        if framing is None and kind in _SILENT_TYPES:
-            framing = self._program.format if streamed else "body"
-        elif framing is None and is_json and streamed:
-            if self._program.format == "json_array":
-                framing = "json_array"
-            else:
-                return  # a list is a stream of its elements, anything else a whole body: the first byte tells
-        elif framing is None and is_json:
-            framing = "body"
-        if framing is not None and (framing in FRAMINGS or framing == "body"):
-            self._frame_by(framing)
-        else:
-            self._whole = True
-            self._refused = StreamError("wrong_content_type", f"expected a reply of JSON or events, got {kind}")
-
-    def _frame_by(self, name: str) -> None:
-        self._whole = name == "body"
-        self._framing = Body(self._max) if self._whole else FRAMINGS[name](self._max)
-        self._use(self._program.compiled(whole=self._whole, backend=self._backend))
-
-    def _use(self, compiled: Compiled) -> None:
+    def _follow(self, framing: Callable[[int], Framing], compiled: Compiled) -> None:
+        self._whole = framing is Body
+        self._framing = framing(self._max)
         self._run, self._decode = compiled
 
     # ---- bytes in, events out ----
@@ -297,15 +320,19 @@ class Pipeline:
             self._late += len(data)
             return []
         self._bytes += len(data)
-        if self._refused is not None:
-            return self._fail(self._refused)
         framing = self._framing
         if framing is None:
+            if self._refused is not None:
+                return self._fail(self._refused)
             data = self._sniff(data)
             framing = self._framing
             if framing is None:
                 return []
-        self._read(framing.feed(data), at_end=False)
+        frames = framing.feed(data)
+        if frames:
+            self._read(frames, at_end=False)
+        elif framing.fault is None:
+            return []
         if framing.fault is not None and not self.closed:
             self._over(framing.fault)
         return self._taken()
@@ -314,12 +341,15 @@ class Pipeline:
         """The events that the end of the bytes completes: the end of the reply, or the fault that stands in its way."""
         if self.closed:
             return []
-        if self._refused is not None:
-            return self._fail(self._refused)
         framing = self._framing
         if framing is None:
-            return self._fail(self._truncated("before its first byte"))
-        self._read(framing.finish(), at_end=True)
+            return self._fail(self._refused or self._truncated("before its first byte"))
+        frames = framing.finish()
+        if frames:
+            if self._whole:
+                self._read_whole(frames[0][1])
+            else:
+                self._read(frames, at_end=True)
         if not self.closed:
             if framing.fault is not None:
                 self._over(framing.fault)
@@ -332,29 +362,28 @@ class Pipeline:
         seen = self._head.removeprefix(BOM).lstrip()
         if not seen or BOM.startswith(seen):
             return b""
-        self._frame_by("json_array" if seen[0] == 91 else "body")
+        framing, compiled = self._program.framed("json_array" if seen[0] == 91 else "body", self._backend)
+        self._follow(framing, compiled)
         data, self._head = self._head, b""
         return data
 
     def _read(self, frames: list[Frame], *, at_end: bool) -> None:
-        facts, whole = self._facts, self._whole
-        done = None if whole else self._program.done
-        unwrap = None if whole else self._program.unwrap
-        is_text = self._program.is_text and not whole
+        facts, program = self._facts, self._program
+        done = program.done
+        if program.unwrap is not None:
+            frames = [(event, _unwrapped(data, program.unwrap)) for event, data in frames]
+        if program.is_text:
+            frames = [(event, data if data.strip() == done else _as_frame(event, data)) for event, data in frames]
         decode, run, number = self._decode, self._run, self._frames
         try:
             for event, data in frames:
                 number += 1
-                if unwrap is not None:
-                    data = _unwrapped(data, unwrap)
                 if done is not None and len(data) < 64 and data.strip() == done:
                     facts.sentinel = True
                     if "sentinel" in facts.ending.complete_when:
                         self._close()
                         return
                     continue
-                if is_text:
-                    data = _as_frame(event, data)
                 try:
                     value = decode(data)
                 except _NOT_JSON:
@@ -378,8 +407,26 @@ class Pipeline:
                     return
         finally:
             self._frames = number
-            if whole and frames:
-                self._data = frames[-1][1]
+
+    def _read_whole(self, data: bytes) -> None:
+        """The one frame that a whole body is."""
+        facts = self._facts
+        self._frames = 1
+        try:
+            value = self._decode(data)
+        except _NOT_JSON:
+            try:
+                value = self._second_reading(data)
+            except _NOT_JSON as error:
+                self._unreadable(data, error, True)
+                return
+        self._value = value
+        for item in value if value.__class__ is list else (value,):
+            self._run(item, None, None, facts)
+        if not facts.touched:
+            self._ignored = 1
+        elif facts.fault is not None:
+            self._ends()
 
     def _ends(self) -> bool:
         """Whether a fault or a mark in this frame ends the reply here."""
@@ -387,7 +434,7 @@ class Pipeline:
         if facts.fault is not None:
             facts.fail(facts.fault)
             self.closed = True
-        elif facts.mark and not self._whole and "mark" in facts.ending.complete_when:
+        elif facts.mark and "mark" in facts.ending.complete_when:
             self._close()
         return self.closed
 
@@ -398,7 +445,7 @@ class Pipeline:
         self._facts.odd = True
         if self._backend != "generic":
             self._backend = "generic"
-            self._use(self._program.compiled(whole=self._whole, backend="generic"))
+            self._run, self._decode = self._program.compiled(whole=self._whole, backend="generic")
         return value
 
     # ---- ends and faults ----
@@ -467,15 +514,7 @@ class Pipeline:
     @property
     def body(self) -> Any:
         """The whole body, decoded; None for a reply that came in frames, or that was never read to its end."""
-        if self._data is None:
-            return None
-        try:
-            return msgspec.json.decode(self._data)
-        except _NOT_JSON:
-            try:
-                return _read_again(self._data)
-            except _NOT_JSON:
-                return None
+        return self._value
 
     @property
     def usage(self) -> Usage | None:

@@ -1,4 +1,5 @@
-"""Rules as one printed Python function over the pruned view: what runs for every frame of a stream.
+"""Rules as one printed Python function: what runs for every frame of a stream, over the pruned view, and for a whole
+body, over plain JSON.
 
 Turns `Rule`s into source, shares what paths have in common, and compiles it once. Imports `protocol`, `event_map`, and
 the value helpers of `closures`. Two rules must stay true: it agrees with the closures on every frame; no text of a
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..protocol.paths import Path
 from ..protocol.rules import And, Compare, Cond, Exists, In, Not, Or, value_test
 from ..protocol.view import Node, access
 from .closures import Run, cut, entries, joined, json_text, of_kind
@@ -23,11 +25,20 @@ _SCALARS = frozenset((str, int, float, bool))
 _Key = tuple[int, tuple[Any, ...]]  # the slot and the steps of a place
 
 
+_NOTHING = ("None", "False")  # printed
+
 _HOT = ("PartialContentDelta", "ThinkingDelta")  # facts that most frames of a stream are about
+
+
+MAX_HOT = 16  # fields that rules in line may read: each is a local that every frame's run makes, and drops
 
 
 def _is_hot(rule: Rule) -> bool:
     return rule.fact in _HOT or any(_is_hot(inner) for inner in rule.rules)
+
+
+def _fields(rule: Rule) -> int:
+    return len(rule.extract) + sum(map(_fields, rule.rules))
 
 
 class _Opened:
@@ -67,11 +78,15 @@ def _nothing(key: Any) -> None:
 
 
 def print_rules(rules: list[Rule], used: set[int]) -> Run:
-    """A function that runs every rule that matches, in order, over frames that `view.decoder_of` decoded."""
+    """A function that runs every rule that matches, in order, over frames that `view.decoder_of` decoded.
+
+    Over plain JSON where no decoder was made of the rules' view.
+    """
     printer = _Printer(used)
     entry = printer.program(rules)
     namespace: dict[str, Any] = dict(printer.constants)
-    exec(compile("\n".join(printer.lines), "<rules of a dialect>", "exec"), namespace)
+    source = "\n".join([*printer.aside, *printer.lines])
+    exec(compile(source, "<rules of a dialect>", "exec"), namespace)
     run: Run = namespace[entry]
     return run
 
@@ -79,6 +94,8 @@ def print_rules(rules: list[Rule], used: set[int]) -> Run:
 class _Printer:
     def __init__(self, used: set[int]) -> None:
         self.lines: list[str] = []
+        self.aside: list[str] = []  # functions for what hardly ever runs: its locals would be made for every frame
+        self._asides: dict[Rule, str] = {}
         self.constants: dict[str, Any] = {
             "scalars": _SCALARS, "json_text": json_text, "joined": joined, "cut": cut, "entries": entries,
             "nothing": _nothing,
@@ -92,7 +109,9 @@ class _Printer:
         self._opened: list[dict[_Key, _Opened]] = [{}]
         self._certain: list[str] = []  # locals that are something in this block
         self._joins = 0  # joined texts that were printed
-        self._is_rare = False  # what is printed now hardly ever runs: it reads for itself alone
+        # The path that the rules at hand all test first, and the texts that it has here.
+        self._tagged: Path | None = None
+        self._texts: list[str] | None = None
 
     # ---- source ----
 
@@ -138,26 +157,31 @@ class _Printer:
             rows.append((rule, tag.texts if mine and tag else None, tag.rest if mine and tag else rule.test))
         texts = {text for _, own, _ in rows if own is not None for text in own}
         groups: dict[tuple[int, ...], list[str]] = {}  # rules by number, and the texts that they all match
+        self._tagged = shared.path
         for text in sorted(texts):
             members = tuple(at for at, (_, own, _) in enumerate(rows) if own is None or text in own)
             groups.setdefault(members, []).append(text)
         otherwise = self.function([(rule, test) for rule, own, test in rows if own is None])
         hot, cold = [], []
         for members, own in groups.items():
+            self._texts = own
             rules_of = [(rows[at][0], rows[at][2]) for at in members]
-            if any(_is_hot(rule) for rule, _ in rules_of):
+            if any(_is_hot(rule) for rule, _ in rules_of) and sum(_fields(rule) for rule, _ in rules_of) <= MAX_HOT:
                 hot.append((own, rules_of))
             else:
                 cold.append((own, self.function(rules_of)))
+        self._texts = None
         entry, table = self.name("f"), self.name("k")
         with self.block(f"def {entry}(s0, s1, s2, facts):"):
             value = self.read(shared)
             for own, rules_of in hot:  # in line, where most frames go
                 head = " or ".join([f"{value} == {self.constant(text)}" for text in own])
+                self._texts = own
                 with self.block(f"if {head}:"):
                     for rule, test in rules_of:
-                        self.rule(rule, test)
+                        self.outer(rule, test)
                     self.line("return")
+            self._texts = None
             function = f"{table}.get({value}, {otherwise}) if {value}.__class__ is str else {otherwise}"
             self.line(f"({function})(s0, s1, s2, facts)")
         self.lines.append(f"{table} = {{}}")
@@ -170,7 +194,31 @@ class _Printer:
         name = self.name("f")
         with self.block(f"def {name}(s0, s1, s2, facts):"):
             for rule, test in rules:
-                self.rule(rule, test)
+                self.outer(rule, test)
+        return name
+
+    def outer(self, rule: Rule, test: Test | None) -> None:
+        """A rule that stands in no other one. What a provider's error says is read in a function of its own."""
+        if rule.fact != "StreamError" or rule.lets or rule.for_each is not None or rule.candidate is not None:
+            self.rule(rule, test)
+        elif test is None:
+            self.line(f"{self.set_aside(rule)}(s0, s1, s2, facts)")
+        else:
+            condition = self.condition(test.cond, test)
+            with self.block(f"if {condition}:"):
+                self.line(f"{self.set_aside(rule)}(s0, s1, s2, facts)")
+
+    def set_aside(self, rule: Rule) -> str:
+        """The name of a function that does what a rule does once its test has held."""
+        name = self._asides.get(rule)
+        if name is None:
+            state = self.lines, self._depth, self._known, self._opened, self._certain, self._texts
+            self.lines, self._depth, self._known, self._opened, self._certain, self._texts = [], 0, [{}], [{}], [], None
+            name = self._asides[rule] = self.name("f")
+            with self.block(f"def {name}(s0, s1, s2, facts):"):
+                self.selected(rule)
+            self.aside += self.lines
+            self.lines, self._depth, self._known, self._opened, self._certain, self._texts = state
         return name
 
     # ---- values: each prints what it needs and gives an expression without effects, mostly a local's name ----
@@ -185,7 +233,7 @@ class _Printer:
     def read(self, place: Place) -> str:
         path, slot = place.path, place.slot
         if place.whole == ():
-            return "facts.frame()"
+            return f"s{slot}" if place.node.find().struct is None else "facts.frame()"
         if path.is_wild:
             return self.read_many(place)
         current = f"s{slot}"
@@ -220,7 +268,7 @@ class _Printer:
     def open(self, holder: str, key: _Key, node: Node | None) -> tuple[int, _Opened]:
         """An object looked into, here or in an outer block, and that block's number; its test is written at the end."""
         last = len(self._opened) - 1
-        for level in range(last, last - 1 if self._is_rare else -1, -1):
+        for level in range(last, -1, -1):
             if key in self._opened[level]:
                 return level, self._opened[level][key]
         kind = None if node is None else self.class_of(node)
@@ -282,11 +330,13 @@ class _Printer:
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
-            self.line(f"{out} = {{}}")
-            for key, item in value.items.items():
-                found = self.local(self.value(item))
-                self.line(f"if {found} is not None: {out}[{self.constant(key)}] = {found}")
-            self.line(f"{out} = {out} or None")
+            parts = [(self.constant(key), self.local(self.value(item))) for key, item in value.items.items()]
+            self.line(f"{out} = None")  # mostly: no object is made for nothing
+            found_any = " or ".join([f"{found} is not None" for _, found in parts]) or "False"
+            with self.block(f"if {found_any}:"):
+                self.line(f"{out} = {{}}")
+                for key, found in parts:
+                    self.line(f"if {found} is not None: {out}[{key}] = {found}")
         return out
 
     def local(self, expression: str) -> str:
@@ -319,8 +369,10 @@ class _Printer:
 
     def condition(self, cond: Cond, test: Test) -> str:
         if isinstance(cond, And | Or):
-            word = " and " if isinstance(cond, And) else " or "
-            return "(" + word.join([self.condition(item, test) for item in cond.items]) + ")"
+            if isinstance(cond, And):
+                return "(" + " and ".join([self.condition(item, test) for item in cond.items]) + ")"
+            ways = [self.condition(item, test) for item in cond.items if not self.is_elsewhere(item)]
+            return "(" + (" or ".join(ways) or "False") + ")"
         if isinstance(cond, Not):
             return f"(not {self.condition(cond.item, test)})"
         found = self.read(test.places[cond.path])
@@ -335,6 +387,17 @@ class _Printer:
         if isinstance(cond, In) and all(isinstance(literal, str) for literal in cond.literals):
             return f"({found}.__class__ is str and {found} in {self.constant(frozenset(cond.literals))})"
         return f"{self.constant(value_test(cond))}({found})"
+
+    def is_elsewhere(self, cond: Cond) -> bool:
+        """Whether a condition asks for a text at the shared place that it does not have here."""
+        return (
+            self._texts is not None
+            and isinstance(cond, Compare)
+            and cond.path == self._tagged
+            and cond.op == "=="
+            and isinstance(cond.literal, str)
+            and cond.literal not in self._texts
+        )
 
     # ---- rules ----
 
@@ -405,9 +468,7 @@ class _Printer:
             with self.block(f"if {' or '.join(unknown) or 'False'}:"):
                 self.emit(rule.fact, rule.extract)
         elif rule.fact is not None:
-            self._is_rare = rule.fact == "StreamError"
             self.emit(rule.fact, rule.extract)
-            self._is_rare = False
         self.rules(rule.rules)
         if before is not None:
             self.line(f"if facts.at is not {before}: facts.select({before})")
@@ -424,6 +485,14 @@ class _Printer:
 
         def told() -> None:
             arguments = ", ".join([field(name) for name in call.fields])
+            if call.method == "text_with":  # mostly without any of its attributes, and one call less
+                plain = [one for one in (field("signature"), field("native"), field("alone")) if one not in _NOTHING]
+                test = " and ".join([f"not {one}" if one == field("alone") else f"{one} is None" for one in plain])
+                with self.block(f"if {test or 'True'}:"):
+                    self.line(f"facts.text({field('content')}, {field('index')})")
+                with self.block("else:"):
+                    self.line(f"facts.text_with({arguments})")
+                return
             self.line(f"facts.{call.method}({arguments})")
 
         wanted = None if call.wants is None else [name for name in call.wants if name in extract]

@@ -160,37 +160,33 @@ def parse_arguments(text: str) -> Any:
         return {}
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):  # half a surrogate pair is no JSON; nor is a pit
         return text
 
 
-class _OpenBlock:
+class _OpenBlock(msgspec.Struct, eq=False):
     """A block that is still being written."""
 
-    __slots__ = ("attributes", "call", "citations", "ended", "kind", "pieces", "summary", "value")
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.pieces: list[str] = []
-        self.attributes: dict[str, Any] = {}
-        self.citations: list[Any] = []
-        self.summary: dict[int, list[str]] | None = None
-        self.call: ToolCallStarted | None = None
-        self.ended = False
-        self.value: Block | ServerToolCall | None = None
+    kind: str
+    pieces: list[str] = []  # each its own, as msgspec has it
+    attributes: dict[str, Any] | None = None
+    citations: list[Any] | None = None
+    summary: dict[int, list[str]] | None = None
+    call: ToolCallStarted | None = None
+    ended: bool = False
+    value: Block | ServerToolCall | None = None
 
     def block(self) -> Block | None:
-        text = "".join(self.pieces)
+        pieces = self.pieces
+        text = pieces[0] if len(pieces) == 1 else "".join(pieces)
         own = self.attributes
         if self.kind == "text":
-            if not text and not own:
-                return None
+            if own is None:
+                return TextBlock(text, citations=self.cited()) if text else None
             return TextBlock(
-                text=text,
-                signature=own.get("signature"),
-                citations=tuple(self.citations) or None,
-                native=own.get("native"),
+                text=text, signature=own.get("signature"), citations=self.cited(), native=own.get("native")
             )
+        own = own or {}
         if self.kind == "thinking":
             parts = self.summary
             return ThinkingBlock(
@@ -223,20 +219,20 @@ class _OpenBlock:
             return msgspec.structs.replace(self.value, signature=own.get("signature"))
         return self.value
 
+    def cited(self) -> tuple[Any, ...] | None:
+        return None if self.citations is None else tuple(self.citations)
 
-class _OpenCandidate:
-    __slots__ = ("blocks", "citations", "finish", "servers")
 
-    def __init__(self) -> None:
-        self.blocks: dict[Any, _OpenBlock] = {}
-        self.citations: list[Citation] = []
-        self.servers: list[ServerToolCall] = []
-        self.finish: FinalCandidate | None = None
+class _OpenCandidate(msgspec.Struct, eq=False):
+    blocks: dict[Any, _OpenBlock] = {}
+    citations: list[Citation] = []
+    servers: list[ServerToolCall] = []
+    finish: FinalCandidate | None = None
 
     def unseal(self) -> None:
         """Drop what only the wire that it came from can take back."""
         for key, block in list(self.blocks.items()):
-            block.attributes.clear()
+            block.attributes = None
             if block.kind in ("opaque", "server"):
                 del self.blocks[key]
 
@@ -266,8 +262,9 @@ class Fold:
         return candidate
 
     def add_all(self, events: Iterable[StreamingEvent]) -> None:
+        adders = _ADDERS
         for event in events:
-            _ADDERS[type(event)](self, event)
+            adders[event.__class__](self, event)
 
     def add(self, event: StreamingEvent) -> None:
         _ADDERS[type(event)](self, event)
@@ -293,8 +290,16 @@ class Fold:
             for candidate in self._candidates.values():
                 candidate.unseal()
 
-    def _add_text(self, event: PartialContentDelta) -> None:
-        self._candidate(event.candidate_index).open(event.block_index, "text").pieces.append(event.content)
+    def _add_text(self, event: PartialContentDelta) -> None:  # most events of most replies: without a call
+        index = event.candidate_index
+        candidate = self._candidates.get(index)
+        if candidate is None:
+            candidate = self._candidates[index] = _OpenCandidate()
+        key = (event.block_index, "text")
+        block = candidate.blocks.get(key)
+        if block is None:
+            block = candidate.blocks[key] = _OpenBlock("text")
+        block.pieces.append(event.content)
 
     def _add_thinking(self, event: ThinkingDelta) -> None:
         block = self._candidate(event.candidate_index).open(event.block_index, "thinking")
@@ -323,13 +328,17 @@ class Fold:
     def _add_citation(self, event: Citation) -> None:
         candidate = self._candidate(event.candidate_index)
         candidate.citations.append(event)
-        candidate.open(event.block_index, "text").citations.append(event.data)
+        block = candidate.open(event.block_index, "text")
+        if block.citations is None:
+            block.citations = []
+        block.citations.append(event.data)
 
     def _add_media(self, event: MediaPart) -> None:
         self._candidate(event.candidate_index).open(event.block_index, "media").value = _media_block(event)
 
     def _add_final(self, event: FinalCandidate) -> None:
-        self._candidate(event.candidate_index).finish = event
+        candidate = self._candidates.get(event.candidate_index) or self._candidate(event.candidate_index)
+        candidate.finish = event
 
     def _add_opaque(self, event: OpaqueBlock) -> None:
         candidate = self._candidate(event.candidate_index)
@@ -338,6 +347,8 @@ class Fold:
             return
         # A seal without readable text is still a block: sealed reasoning, or a signed empty text.
         block = candidate.open(event.index, event.of)
+        if block.attributes is None:
+            block.attributes = {}
         before = block.attributes.get(event.kind)
         # Signatures may come in pieces; ids and sealed text come whole.
         joined = before + event.data if event.kind == "signature" and isinstance(before, str) else event.data
@@ -353,21 +364,21 @@ class Fold:
         call: str = "",
     ) -> ChatResponse:
         """The reply so far. Calls whose arguments are not complete are left out."""
-        candidates = tuple(self._closed(index) for index in sorted(self._candidates))
+        candidates = tuple([self._closed(index) for index in sorted(self._candidates)])
         if not candidates and self._end is not None:
             candidates = (
                 Candidate(finish_reason=self._end.finish_reason, raw_finish_reason=self._end.raw_finish_reason),
             )
         return ChatResponse(
-            candidates=candidates,
-            usage=self._usage or Usage(),
-            model=self._model,
-            response_id=self._response_id,
-            request_id=request_id,
-            headers=dict(headers or {}),
-            dialect=dialect,
-            raw=raw,
-            call=call,
+            candidates,
+            self._usage or Usage(),
+            self._model,
+            self._response_id,
+            request_id,
+            {} if headers is None else dict(headers),
+            dialect,
+            raw,
+            call,
         )
 
     def _closed(self, index: int) -> Candidate:
@@ -376,21 +387,19 @@ class Fold:
         calls: list[ToolCall] = []
         for open_block in candidate.blocks.values():
             block = open_block.block()
-            if block is None:
-                continue
-            blocks.append(block)
-            if isinstance(block, ToolUseBlock):
-                calls.append(ToolCall(block.id, block.name, block.input, block.arguments or ""))
-        finish = candidate.finish
-        end = self._end if index == 0 else None
+            if block is not None:
+                blocks.append(block)
+                if block.__class__ is ToolUseBlock:
+                    calls.append(ToolCall(block.id, block.name, block.input, block.arguments or ""))
+        finish: FinalCandidate | StreamEnd | None = candidate.finish or (self._end if index == 0 else None)
         return Candidate(
-            index=index,
-            blocks=tuple(blocks),
-            tool_calls=tuple(calls),
-            server_tool_calls=tuple(candidate.servers),
-            citations=tuple(candidate.citations),
-            finish_reason=finish.finish_reason if finish else end.finish_reason if end else None,
-            raw_finish_reason=finish.raw_finish_reason if finish else end.raw_finish_reason if end else None,
+            index,
+            tuple(blocks),
+            tuple(calls),
+            tuple(candidate.servers),
+            tuple(candidate.citations),
+            None if finish is None else finish.finish_reason,
+            None if finish is None else finish.raw_finish_reason,
         )
 
 

@@ -20,7 +20,7 @@ from ..errors import MAX_RAW_BYTES, ProviderError, code_of_name
 from ..protocol.manifest import ErrorRules, RateLimits
 from ..types.events import StreamError
 
-__all__ = ["classify", "parse_pause", "request_id_of", "retry_after"]
+__all__ = ["classify", "parse_pause", "pause_in", "request_id_of", "retry_after"]
 
 MAX_MESSAGE_CHARS = 500  # of a provider's message: it stands in one line of a log
 MAX_PAUSE_S = 31 * 86_400  # monthly quotas reset within it; more is no pause that anybody meant
@@ -260,29 +260,32 @@ def parse_pause(text: str, *, now_wall: float, unit: str = "seconds") -> float |
     A number is in `unit`, or a time since 1970 (in seconds or milliseconds) if it is large enough; `6m0s` and `250ms`
     are durations; dates are HTTP dates or RFC 3339, counted from `now_wall`. What lies in the past is 0.
     """
+    is_moment, value = _told(text, unit)
+    return _bounded(value - now_wall) if is_moment and value is not None else value
+
+
+def pause_in(headers: Mapping[str, str], text: str, now_wall: float) -> float | None:
+    """`parse_pause` of a header's text. The reply's own date is read only where the text names a time."""
+    is_moment, value = _told(text, "seconds")
+    return _bounded(value - _date_of(headers, now_wall)) if is_moment and value is not None else value
+
+
+@lru_cache(maxsize=256)  # resets are told with each reply, and most often the same ones
+def _told(text: str, unit: str) -> tuple[bool, float | None]:
+    """Whether a text names a time, and that time in seconds since 1970; else the pause that it is, None for none."""
     text = text.strip()
     if _NUMBER.fullmatch(text):
         value = float(text)
         if value >= 1e12:  # milliseconds since 1970; as a pause it would be thousands of years
-            return _bounded(value / 1000 - now_wall)
+            return True, value / 1000
         if value >= 1e9:
-            return _bounded(value - now_wall)
-        return _bounded(value / 1000 if unit == "milliseconds" else value)
-    duration = _duration(text)
-    if duration is not None:
-        return _bounded(duration)
-    moment = _moment(text)
-    return None if moment is None else _bounded(moment - now_wall)
-
-
-@lru_cache(maxsize=256)  # resets are told with each reply, and most often the same ones
-def _duration(text: str) -> float | None:
-    """Seconds of a duration such as `6m0s`, None for what is none."""
+            return True, value
+        return False, _bounded(value / 1000 if unit == "milliseconds" else value)
     found = _DURATION.fullmatch(text)
-    if found is None:
-        return None
-    total = sum(float(number) * _UNITS[name] for number, name in _PART.findall(found.group(2)))
-    return -total if found.group(1) else total
+    if found is not None:
+        total = sum(float(number) * _UNITS[name] for number, name in _PART.findall(found.group(2)))
+        return False, _bounded(-total if found.group(1) else total)
+    return True, _moment(text)
 
 
 def _bounded(pause: float) -> float | None:

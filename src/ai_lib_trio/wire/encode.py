@@ -22,7 +22,7 @@ from ..protocol.where import Where
 from ..types.request import Request
 from .auth import check_header, merge_headers
 from .lens import BLOCK_TYPES, FIELDS, STANDARD_PARAMETERS, Lens, LensReader
-from .template import Compiler, Names, Scope, bind, short
+from .template import Compiler, Names, Node, Scope, bind, short
 
 __all__ = ["Encoded", "Encoder", "compile_encoder"]
 
@@ -61,9 +61,9 @@ class Encoder:
         *,
         dialect: str,
         method: str,
-        path: Callable[[Scope], Any],
-        query: Callable[[Scope], Any],
-        headers: Callable[[Scope], Any],
+        path: Node,
+        query: Node,
+        headers: Node,
         body: Callable[[Scope], Any] | None,
         parameters: tuple[tuple[str, tuple[str, ...]], ...],
         defaults: Mapping[str, Any],
@@ -74,11 +74,15 @@ class Encoder:
         self.dialect = dialect
         self.unplaced = unplaced  # request fields that no template reads and no drop names
         self._method = method
-        self._path = path
-        self._query = query
-        self._headers = headers
-        self._body = body or (lambda scope: None)
-        self._has_body = body is not None
+        # Each as a template, or, where it is the same for every request, as it is.
+        self._path = path.run
+        is_fixed = path.constant and isinstance(path.value, str) and "{" not in path.value
+        self._fixed_path: str | None = path.value if is_fixed else None
+        self._query = query.run
+        self._fixed_query = _fixed_pairs(query, "query")
+        self._headers = headers.run
+        self._fixed_headers = _fixed_pairs(headers, "headers")
+        self._body = body
         self._parameters = parameters
         self._renamed = frozenset(name for name, _ in parameters)
         self._defaults = defaults
@@ -91,12 +95,13 @@ class Encoder:
             raise _refuse(f"expected a model id, got {short(request.model)}")
         for name in self.unplaced:
             value = getattr(request, name)
-            if not _is_unset(name, value):
+            if value is not None and not _is_unset(name, value):
                 raise _refuse(
                     f"`{name}` has no place in the dialect {self.dialect}: leave it out, or give what this wire "
                     "has instead in `extra`"
                 )
-        root, dropped, warnings = self._lens.view(request)
+        view = self._lens.view(request)
+        root, warnings = view.root, view.warnings
         for name, value in self._defaults.items():
             root.setdefault(name, value)
         for range_of in self._ranges:
@@ -104,9 +109,11 @@ class Encoder:
             if warning is not None:
                 warnings.append(warning)
         scope: Scope = {"": root}
-        body = self._body(scope)
-        if body is None and self._has_body:
-            body = {}
+        body = None
+        if self._body is not None:
+            body = self._body(scope)
+            if body is None:
+                body = {}
         self._lens.check_rendered(root)
         if not self._renamed.isdisjoint(root):
             for name, keys in self._parameters:
@@ -118,35 +125,27 @@ class Encoder:
                 body = _merged(body, _mapping(request.extra, "extra"))
             except RecursionError as error:
                 raise _refuse("expected values that JSON can carry: `extra` contains itself") from error
-        headers = self._text_pairs(self._headers(scope), "headers")
+        fixed = self._fixed_headers
+        headers = _text_pairs(self._headers(scope), "headers") if fixed is None else fixed
         if body is not None:
-            headers = merge_headers(_JSON, headers)
+            headers = merge_headers(_JSON, headers) if headers else _JSON.copy()
+        elif headers is fixed:
+            headers = headers.copy()
         if request.headers is not None:
-            given = self._text_pairs(_mapping(request.headers, "headers"), "headers")
+            given = _text_pairs(_mapping(request.headers, "headers"), "headers")
             for key, text in given:
                 check_header(key, text)
             headers = merge_headers(headers, given)
-        query = self._text_pairs(self._query(scope), "query")
+        query = _text_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
         if request.query is not None:
-            given = self._text_pairs(_mapping(request.query, "query"), "query")
+            given = _text_pairs(_mapping(request.query, "query"), "query")
             own = {key for key, _ in given}
             query = [pair for pair in query if pair[0] not in own] + given
         data = b"" if body is None else _json_bytes(body, warnings)
-        path = _fill(self._path(scope), request.model)
-        return Encoded(self._method, path, query, headers, data, dropped, tuple(warnings))
-
-    def _text_pairs(self, values: Any, what: str) -> list[tuple[str, str]]:
-        if values is None:
-            return []
-        out = []
-        for key, value in values.items():
-            if value is None:
-                continue
-            if not isinstance(key, str) or not isinstance(value, str | int | float):
-                raise _refuse(f"expected texts in {what}, got {short(key)} with {short(value)}")
-            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            out.append((key.lower() if what == "headers" else key, text))
-        return out
+        path = self._fixed_path
+        if path is None:
+            path = _fill(self._path(scope), request.model)
+        return Encoded(self._method, path, query, headers, data, view.dropped_opaque, tuple(warnings))
 
 
 class _Range(msgspec.Struct, frozen=True):
@@ -197,9 +196,7 @@ def compile_encoder(
     if tree.get("path") is None:
         raise where.error("expected `path`, got nothing")
     _check_path(tree["path"], where.at("path"))
-    parts = {
-        key: compiler.compile(tree.get(key), where.at(key), names).run for key in ("path", "query", "headers", "body")
-    }
+    parts = {key: compiler.compile(tree.get(key), where.at(key), names) for key in ("path", "query", "headers", "body")}
     for key in ("query", "headers"):
         if tree.get(key) is not None and not isinstance(tree[key], dict):
             raise where.at(key).error(f"expected a mapping, got {short(tree[key])}")
@@ -227,7 +224,7 @@ def compile_encoder(
         path=parts["path"],
         query=parts["query"],
         headers=parts["headers"],
-        body=None if tree.get("body") is None else parts["body"],
+        body=None if tree.get("body") is None else parts["body"].run,
         parameters=renames,
         defaults=dict(defaults or {}),
         ranges=ranges,
@@ -319,6 +316,29 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _refuse(f"expected {name} as a mapping, got {short(value)}")
     return value
+
+
+def _text_pairs(values: Any, what: str) -> list[tuple[str, str]]:
+    if values is None:
+        return []
+    out = []
+    for key, value in values.items():
+        if value is None:
+            continue
+        if not isinstance(key, str) or not isinstance(value, str | int | float):
+            raise _refuse(f"expected texts in {what}, got {short(key)} with {short(value)}")
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        out.append((key.lower() if what == "headers" else key, text))
+    return out
+
+
+def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
+    if not node.constant or (node.value is not None and not isinstance(node.value, dict)):
+        return None
+    try:
+        return _text_pairs(node.value, what)
+    except CallerError:  # the request says it
+        return None
 
 
 def _fill(path: Any, model: str) -> str:

@@ -6,10 +6,11 @@ Imports `protocol`, types and `classify` (which reads durations and dates). Pure
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ..protocol.manifest import RateLimits
 from ..types.admission import LimitsSeen, Window
-from .classify import _date_of, parse_pause
+from .classify import pause_in
 
 __all__ = ["read_limits"]
 
@@ -20,29 +21,33 @@ def read_limits(headers: Mapping[str, str], rate_limits: RateLimits, now_wall: f
     Resets are seconds from now, whatever form they came in: dates count from the reply's own `date`, else `now_wall`.
     """
     names = rate_limits.headers
-    requests = _window(headers, names.requests_limit, names.requests_remaining, names.requests_reset, now_wall)
-    tokens = _window(headers, names.tokens_limit, names.tokens_remaining, names.tokens_reset, now_wall)
+    requests = tokens = None
+    left = headers.get(names.requests_remaining) if names.requests_remaining is not None else None
+    if left is not None:
+        requests = _window(headers, left, names.requests_limit, names.requests_reset, now_wall)
+    left = headers.get(names.tokens_remaining) if names.tokens_remaining is not None else None
+    if left is not None:
+        tokens = _window(headers, left, names.tokens_limit, names.tokens_reset, now_wall)
     return None if requests is None and tokens is None else LimitsSeen(requests, tokens)
 
 
 def _window(
-    headers: Mapping[str, str], limit: str | None, remaining: str | None, reset: str | None, now_wall: float
+    headers: Mapping[str, str], left: str, limit: str | None, reset: str | None, now_wall: float
 ) -> Window | None:
-    left = _count(headers.get(remaining)) if remaining is not None else None
-    if left is None:
+    remaining = _count(left)
+    if remaining is None:
         return None
+    whole = headers.get(limit) if limit is not None else None
     text = headers.get(reset) if reset is not None else None
     return Window(
-        limit=_count(headers.get(limit)) if limit is not None else None,
-        remaining=left,
-        reset_s=None if text is None else parse_pause(text, now_wall=_date_of(headers, now_wall)),
+        None if whole is None else _limit(whole),
+        remaining,
+        None if text is None else pause_in(headers, text, now_wall),
     )
 
 
-def _count(text: str | None) -> float | None:
+def _count(text: str) -> float | None:
     """A count, as plain decimal digits; some providers write it as a float."""
-    if text is None:
-        return None
     if text.isdigit() and text.isascii() and len(text) <= 15:
         return float(text)
     text = text.strip()
@@ -50,3 +55,6 @@ def _count(text: str | None) -> float | None:
     if not whole.isascii() or not whole.isdigit() or len(whole) > 15 or rest.strip("0"):
         return None
     return float(whole)
+
+
+_limit = lru_cache(maxsize=256)(_count)  # of one key and model it is the same in reply after reply

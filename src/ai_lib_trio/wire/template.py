@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import CallerError
 from ..protocol.paths import Path, is_path, parse_path, scope_getter, unescape
-from ..protocol.rules import compile_condition, parse_condition, paths_of, same
+from ..protocol.rules import And, Compare, compile_condition, parse_condition, paths_of, same
 from ..protocol.where import Where
 
 __all__ = [
@@ -57,12 +57,19 @@ _NULL: Any = _Null()
 
 
 class Node(NamedTuple):
-    """A compiled part. `constant` parts give `value` every time; `listy` parts are made by a list operator."""
+    """A compiled part. `constant` parts give `value` every time; `listy` parts are made by a list operator.
+
+    What most parts of a body are is told to what holds them, so that it need not be called: a `place` is the bound name
+    and the key that a plain path reads; a part that `needs` a key of the root is nothing where the root lacks it, or,
+    with a flag beside the key, has anything but that.
+    """
 
     run: Run
     constant: bool = False
     value: Any = None
     listy: bool = False
+    place: tuple[str, str] | None = None
+    needs: tuple[str, bool | None] | None = None
 
 
 class Reader:
@@ -173,7 +180,7 @@ class Compiler:
             raise where.error(f"expected at most {MAX_NODES} parts after every `$use` is expanded")
         if isinstance(tree, str):
             if is_path(tree):
-                return Node(self._value_getter(parse_path(tree, where), tree, where, names))
+                return self._value(parse_path(tree, where), tree, where, names)
             return _constant(unescape(tree))
         if isinstance(tree, dict):
             operators = [
@@ -216,36 +223,39 @@ class Compiler:
                 shape = self.reader.element(shape)
         return shape, parent
 
-    def _value_getter(self, path: Path, text: str, where: Where, names: Names | None) -> Run:
+    def _value(self, path: Path, text: str, where: Where, names: Names | None) -> Node:
         if path.is_wild:
             raise where.error(f"expected a path to one value (a list's elements are read by `$each`), got `{text}`")
         _, parent = self._look_up(path, text, where, names)
         root, steps = path.root, path.steps
         last = steps[-1] if steps else None
+        needs = None
+        if names is not None and not root and steps and isinstance(steps[0], str):
+            needs = steps[0], None
         mark = self.reader.cover(parent, last) if parent is not None and isinstance(last, str) else None
         if mark is not None:
-            return _marking_getter(scope_getter(Path(root, steps[:-1])), str(last), covers(mark))
+            get = _marking_getter(scope_getter(Path(root, steps[:-1])), str(last), covers(mark))
+            if names is not None and len(steps) == 1:
+                get = _marking_place(root, str(last), covers(mark))
+            return Node(get, needs=needs)
         if names is None:
-            return scope_getter(path)
+            return Node(scope_getter(path))
         if path.position:
             key = root + "#"
-            return lambda scope: scope[key]
+            return Node(lambda scope: scope[key])
         if not steps:
-            return lambda scope: scope[root]
-        if len(steps) == 1 and isinstance(last, str):
-            only = last
-
-            def get_one(scope: Scope) -> Any:
-                value = scope[root]
-                return value.get(only) if value.__class__ is dict else None
-
-            return get_one
-        return scope_getter(path)
+            return Node(lambda scope: scope[root])
+        place = _place(path)
+        return Node(scope_getter(path) if place is None else _getter(*place), place=place, needs=needs)
 
     def _condition(self, tree: Any, where: Where, names: Names | None) -> Callable[[Scope], bool]:
         cond = parse_condition(tree, where)
         for path in paths_of(cond):
             self._look_up(path, str(path), where, names)
+        if isinstance(cond, Compare) and cond.op == "==" and isinstance(cond.literal, bool | str):
+            place = _place(cond.path)
+            if place is not None:
+                return _comparison(*place, cond.literal)
         return compile_condition(cond, scope_getter)
 
     def _shape_of(self, tree: Any, where: Where, names: Names | None) -> Any:
@@ -257,27 +267,36 @@ class Compiler:
     # ---- objects and lists ----
 
     def _object(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
-        entries: list[tuple[str, Run | None, Any]] = []
+        entries: list[tuple[str, Run | None, Any, tuple[str, bool | None] | None]] = []
         for key, value in tree.items():
             if not isinstance(key, str):
                 raise where.at(str(key)).error(f"expected a key that is text, got {short(key)}")
             node = self.compile(value, where.at(key), names)
             if not node.constant:
-                entries.append((unescape(key), node.run, None))
+                entries.append((unescape(key), node.run, node.place, node.needs if node.place is None else None))
             elif node.value is not None:
-                entries.append((unescape(key), None, _plain(node.value)))
-        if all(run is None for _, run, _ in entries):
-            return _constant({name: value for name, _, value in entries})
+                entries.append((unescape(key), None, _plain(node.value), None))
+        if all(run is None for _, run, _, _ in entries):
+            return _constant({name: value for name, _, value, _ in entries})
         steps = tuple(entries)
 
         def build(scope: Scope) -> Any:
             out = {}
             alive = False
-            for name, run, constant in steps:
+            root = scope.get("")
+            for name, run, more, needs in steps:
+                if needs is not None and root.__class__ is dict:
+                    key, flag = needs
+                    if key not in root or (flag is not None and root[key] is not flag):
+                        continue
                 if run is None:
-                    out[name] = constant
+                    out[name] = more
                     continue
-                value = run(scope)
+                if more is None:
+                    value = run(scope)
+                else:  # a plain path
+                    parent = scope[more[0]]
+                    value = parent.get(more[1]) if parent.__class__ is dict else None
                 if value is not None:
                     out[name] = value if value is not _NULL else None
                     alive = True
@@ -366,9 +385,14 @@ class Compiler:
         expected = ", ".join(str(key) for key in branches)
         block, owner = self._blocks_of(tree["$case"], where, names)
         reader = self.reader
+        root, last = subject.place or ("", "")
 
         def case(scope: Scope) -> Any:
-            value = run(scope)
+            if last:
+                parent = scope[root]
+                value = parent.get(last) if parent.__class__ is dict else None
+            else:
+                value = run(scope)
             if value is None:
                 return otherwise(scope) if otherwise is not None else None
             branch = texts.get(value) if value.__class__ is str else None
@@ -384,7 +408,7 @@ class Compiler:
             raise CallerError(f"{said}{inside} is {short(value)}: expected one of {expected}", kind="bad_argument")
 
         run = subject.run
-        return Node(case)
+        return Node(case, needs=subject.needs if otherwise is None else None)
 
     def _blocks_of(self, subject: Any, where: Where, names: Names | None) -> tuple[Run | None, Run | None]:
         """Two getters, for errors: the block whose `type` a case asks for, and the block that a path starts at."""
@@ -403,7 +427,15 @@ class Compiler:
         then = self.compile(tree["then"], where.at("then"), names)
         otherwise = self.compile(tree["else"], where.at("else"), names) if "else" in tree else _NOTHING
         yes, no = then.run, otherwise.run
-        return Node(lambda scope: yes(scope) if test(scope) else no(scope), listy=then.listy or otherwise.listy)
+        listy = then.listy or otherwise.listy
+        if otherwise is not _NOTHING:
+            return Node(lambda scope: yes(scope) if test(scope) else no(scope), listy=listy)
+        cond = parse_condition(tree["$if"], where.at("$if"))
+        needs = None
+        if isinstance(cond, Compare) and cond.op == "==" and isinstance(cond.literal, bool) and names is not None:
+            place = _place(cond.path)
+            needs = (place[1], cond.literal) if place is not None and not place[0] else None
+        return Node(lambda scope: yes(scope) if test(scope) else None, listy=listy, needs=needs)
 
     def _json(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         run = self.compile(tree["$json"], where.at("$json"), names).run
@@ -494,13 +526,19 @@ class Compiler:
         binding = _Binding(self.reader.element(self._shape_of(tree["$each"], where.at("$each"), names)))
         inner = _with(names, {name: binding})
         test = self._condition(tree["where"], where.at("where"), inner) if "where" in tree else None
+        kind_at, kind = self._kind_of_element(tree.get("where"), name, where.at("where"))
         do = self.compile(tree["do"], where.at("do"), inner)
         key = name + "#" if binding.position_used or names is None else None
         marks = self.reader.is_block(binding.shape)
         items_of, run = source.run, do.run
+        root, last = source.place or ("", "")
 
         def each(scope: Scope) -> Any:
-            items = items_of(scope)
+            if last:
+                parent = scope[root]
+                items = parent.get(last) if parent.__class__ is dict else None
+            else:
+                items = items_of(scope)
             if items.__class__ is not list:
                 if items is None:
                     return None
@@ -509,6 +547,8 @@ class Compiler:
             outer = scope.get(name)
             outer_at = scope.get(key) if key else None
             for index, item in enumerate(items):
+                if kind_at is not None and (item.__class__ is not dict or item.get(kind_at) != kind):
+                    continue
                 scope[name] = item
                 if key:
                     scope[key] = index
@@ -522,13 +562,24 @@ class Compiler:
                 if value.__class__ is list:
                     out.extend(value)
                 else:
-                    out.append(_plain(value))
+                    out.append(None if value is _NULL else value)
             scope[name] = outer
             if key:
                 scope[key] = outer_at
             return out or None
 
-        return Node(each, listy=True)
+        return Node(each, listy=True, needs=source.needs)
+
+    def _kind_of_element(self, tree: Any, name: str, where: Where) -> tuple[str | None, str]:
+        """The key and the text that a condition asks an element for, where it asks that alone or first."""
+        cond = None if tree is None else parse_condition(tree, where)
+        if isinstance(cond, And):
+            cond = cond.items[0]
+        if isinstance(cond, Compare) and cond.op == "==" and isinstance(cond.literal, str):
+            place = _place(cond.path)
+            if place is not None and place[0] == name:
+                return place[1], cond.literal
+        return None, ""
 
     def _entries(self, tree: dict[Any, Any], where: Where, names: Names | None) -> Node:
         """The entries of an object as a list of {key, value}: what makes a map something that `$each` reads."""
@@ -770,9 +821,51 @@ def _plain(value: Any) -> Any:
     return None if value is _NULL else value
 
 
+def _place(path: Path) -> tuple[str, str] | None:
+    """The bound name and the key of a path that is one key below a name."""
+    if path.position or path.query or len(path.steps) != 1 or not isinstance(path.steps[0], str):
+        return None
+    return path.root, path.steps[0]
+
+
+def _getter(root: str, key: str) -> Run:
+    def get(scope: Scope) -> Any:
+        value = scope[root]
+        return value.get(key) if value.__class__ is dict else None
+
+    return get
+
+
+def _comparison(root: str, key: str, literal: bool | str) -> Callable[[Scope], bool]:
+    """Whether a plain path has this value. No other JSON value is true or false, or equals a text."""
+
+    def is_flag(scope: Scope) -> bool:
+        value = scope.get(root)
+        return value.__class__ is dict and value.get(key) is literal
+
+    def is_text(scope: Scope) -> bool:
+        value = scope.get(root)
+        return value.__class__ is dict and bool(value.get(key) == literal)
+
+    return is_flag if isinstance(literal, bool) else is_text
+
+
 def _marking_getter(parent_of: Run, key: str, mark: str) -> Run:
     def get(scope: Scope) -> Any:
         parent = parent_of(scope)
+        if parent.__class__ is not dict:
+            return None
+        value = parent.get(key)
+        if value is not None:
+            parent[mark] = True
+        return value
+
+    return get
+
+
+def _marking_place(root: str, key: str, mark: str) -> Run:
+    def get(scope: Scope) -> Any:
+        parent = scope[root]
         if parent.__class__ is not dict:
             return None
         value = parent.get(key)
