@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Outlet(Protocol):
         ...
 
 
-class Timeouts(NamedTuple):
+class Timeouts(msgspec.Struct, frozen=True):
     """Limits on waiting for a provider, in seconds; `math.inf` for none.
 
     `connect_s` None means what the manifest says. A first byte may take as long as a long reasoning does; between two

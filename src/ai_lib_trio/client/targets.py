@@ -7,7 +7,6 @@ looked up, checked against the host it would go to, and only then put into a tar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +23,7 @@ from ..wire.encode import Encoder, compile_encoder
 __all__ = ["Targets", "compile_family"]
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """Where a name leads: a model, and a URL and a key in place of the client's own."""
 
     model: str

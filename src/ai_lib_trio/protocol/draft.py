@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .dialects import Dialect
 from .tree import kind_of
@@ -24,7 +26,7 @@ RENAMED = (
 )  # fmt: skip
 
 
-class Promotion(NamedTuple):
+class Promotion(msgspec.Struct, frozen=True):
     """What promotion looks things up in: the dialects, and the words of manifests/spec.yaml."""
 
     dialect_of: Callable[[str], Dialect | None]

@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .where import Where
 
@@ -45,7 +47,7 @@ Step = str | int | Wild
 Getter = Callable[[Any], Any]
 
 
-class Path(NamedTuple):
+class Path(msgspec.Struct, frozen=True):
     """A parsed path. `root` is "" for `$` (the request or frame), else the bound name after it.
 
     `position` is set for `$x#`, the place of a list element. `query` is set instead of `steps` where the path needs

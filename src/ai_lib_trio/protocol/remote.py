@@ -12,7 +12,8 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from ..errors import CallerError, ManifestError
 from .sources import Tree
@@ -24,7 +25,7 @@ MAX_ARCHIVE_BYTES = 32 * 1024 * 1024  # unpacked; the whole bundled set is under
 _KINDS = ("providers", "models", "dialects")
 
 
-class Pin(NamedTuple):
+class Pin(msgspec.Struct, frozen=True):
     """A URL and what holds it in place: the hash of its bytes, or a version in its path (then the first bytes that
     came are the ones it stands for)."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from ..errors import CallerError, CredentialError
 from .manifest import Manifest
@@ -35,7 +37,7 @@ _HOST_PART = re.compile(r"[a-z0-9-]{1,63}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Scheme, host in lower case, port. Two URLs of one origin are one party to talk to."""
 
     scheme: str
@@ -119,7 +121,7 @@ def conventional_env(provider: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", provider.upper()) + "_API_KEY"
 
 
-class OwnKeys(NamedTuple):
+class OwnKeys(msgspec.Struct, frozen=True):
     """What the bundled set owns: the variables its manifests name or resolve, and its hosts, by provider id."""
 
     owners: Mapping[str, frozenset[str]]  # variable -> ids

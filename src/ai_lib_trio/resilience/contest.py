@@ -15,6 +15,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
 
+import msgspec
 import trio
 
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
@@ -43,7 +44,7 @@ class Entrant(NamedTuple):
     models: tuple[str, ...]
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, frozen=True):
     """Who takes part. `enter` gives the call as it goes to it, or raises why it cannot."""
 
     ref: str

@@ -8,8 +8,9 @@ request needs is passed over, and the call's stats say so.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import msgspec
 import trio
 
 from ..errors import AiLibError, CallerError
@@ -26,7 +27,7 @@ MidStream = Literal["fail", "restart", "continue"]
 NOT_HERE = frozenset({"capability", "context_window", "no_credential", "credential_not_bound"})
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True):
     """One target of a chain. `enter` gives the call as it goes there, or raises why it cannot; `can_continue` says
     whether the target goes on with an answer that somebody else began."""
 

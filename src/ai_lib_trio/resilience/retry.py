@@ -11,6 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from ..errors import AiLibError
@@ -59,13 +60,13 @@ def rules_of(policy: RetryPolicy | None) -> RetryRules:
     )
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """Try again after so many seconds."""
 
     seconds: float
 
 
-class Stop(NamedTuple):
+class Stop(msgspec.Struct, frozen=True):
     """Do not try this target again, for this reason."""
 
     reason: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
@@ -34,7 +35,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a tab may stand in a header's value, a line end never
 
 
-class Attached(NamedTuple):
+class Attached(msgspec.Struct, frozen=True):
     """What authentication adds to a request. `headers` and `query` carry the secret; the repr does not."""
 
     headers: Pairs
