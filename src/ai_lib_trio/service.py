@@ -33,10 +33,19 @@ __all__ = [
     "Service",
     "Ticket",
     "Timeouts",
+    "UserFault",
     "send",
 ]
 
 Batch = Sequence[StreamingEvent]
+
+
+class UserFault(Exception):
+    """A callable of the user raised. What it raised is given on as it is, never as a fault of ours."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(original)
+        self.original = original
 
 
 class Outlet(Protocol):

@@ -20,7 +20,12 @@ from ..transport.credentials import Credential, CredentialStore
 from ..wire.auth import holds_secret, secrets_of
 from ..wire.encode import Encoder, compile_encoder
 
-__all__ = ["Targets", "compile_family"]
+__all__ = ["Targets", "compile_family", "is_routed"]
+
+
+def is_routed(model: str | None) -> bool:
+    """Whether a model's name is an array's."""
+    return model is not None and model.startswith("@")
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -8,7 +8,6 @@ pieces is joined once, at its end).
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
@@ -412,6 +411,8 @@ class EventStream:
         payload = b""
         if headers.get(b":message-type") == b"error":
             said = headers.get(b":error-message", b"").decode("utf-8", "replace")
+            import json  # rare
+
             payload = json.dumps({"message": said}).encode()
         self._head, self._said = data, _Said(None if name is None else name.decode("utf-8", "replace"), payload)
         return self._said

@@ -9,7 +9,6 @@ pipeline.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -221,6 +220,8 @@ def _excluded(tree: Mapping[str, Any], key: str, where: Where) -> tuple[str, ...
 
 def _read_again(data: bytes) -> Any:
     """JSON as the standard library reads it: with NaN, lone surrogates, a BOM, and replaced bytes that are no UTF-8."""
+    import json  # rare
+
     return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
@@ -422,6 +423,8 @@ class Pipeline:
         return StreamError("truncated", f"the reply ended {place}, after {self._bytes} bytes and {self._frames} frames")
 
     def _unreadable(self, data: bytes, error: Exception, at_end: bool) -> None:
+        import json
+
         if self._whole:
             # Bytes that stop in the middle of JSON were cut; anything else was never JSON.
             text = data.decode("utf-8", "replace").rstrip()

@@ -13,7 +13,6 @@ import msgspec
 
 from ..errors import CODES, CallerError, code_of_name
 from .dialects import DIALECT_SECTIONS, Dialect, DialectOf, Family, FamilyForm, read_dialect
-from .patterns import compile_pattern
 from .tree import Reader, kind_of, suggestion
 from .where import Where
 from .yaml_source import Document
@@ -511,6 +510,8 @@ def read_error_rules(reader: Reader) -> ErrorRules:
     pattern, unit = None, "seconds"
     if pause is not None:
         pattern = pause.need_text("pattern")
+        from .patterns import compile_pattern  # few manifests have one
+
         compile_pattern(pattern, pause.where.at("pattern"), groups=1)
         unit = pause.choice("unit", ("seconds", "milliseconds"), "seconds")
         pause.close()

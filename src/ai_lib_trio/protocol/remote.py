@@ -19,7 +19,7 @@ from ..errors import CallerError, ManifestError
 from .sources import Tree
 from .trust import origin_of
 
-__all__ = ["MAX_ARCHIVE_BYTES", "Cache", "Pin", "is_url", "parse_pin", "tree_of"]
+__all__ = ["MAX_ARCHIVE_BYTES", "Cache", "Pin", "parse_pin", "tree_of"]
 
 MAX_ARCHIVE_BYTES = 32 * 1024 * 1024  # unpacked; the whole bundled set is under 2 MB
 _KINDS = ("providers", "models", "dialects")
@@ -31,11 +31,6 @@ class Pin(msgspec.Struct, frozen=True):
 
     url: str
     sha256: str | None
-
-
-def is_url(text: str) -> bool:
-    """Whether a source is named by URL rather than by path."""
-    return re.match(r"https?://", text) is not None
 
 
 def parse_pin(text: str) -> Pin:

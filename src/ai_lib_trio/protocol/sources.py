@@ -56,6 +56,11 @@ class _Packed:
         return unpacked(self._file.read_bytes())
 
 
+def is_url(text: str) -> bool:
+    """Whether a source is named by URL rather than by path."""
+    return text.startswith(("http://", "https://"))
+
+
 class Tree:
     """Folders of providers, models and dialects, and where they came from.
 

@@ -11,7 +11,7 @@ provider's manifest, and that before the defaults.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
@@ -24,17 +24,18 @@ from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
 from .budget import BudgetRules
 from .circuit_breaker import BreakerRules
-from .contest import Contest, Entrant, Member
 from .deadline import within_deadline
 from .estimate import output_asked
 from .fallback import MidStream, Step, falling_back
-from .hedge import hedging
 from .preflight import Gates, look, refusal_of
-from .quorum import Agree, agreeing
-from .race import Until, racing
 from .rate_limiter import LimitRules
 from .retry import Chance, RetryRules, retrying, rules_of
 from .text_calls import reading_calls
+
+if TYPE_CHECKING:
+    from .contest import Contest, Entrant, Member
+    from .quorum import Agree
+    from .race import Until
 
 __all__ = ["CallTerms", "Resilience", "ResilientExecutor", "Target", "from_environ"]
 
@@ -202,19 +203,27 @@ class ResilientExecutor:
 
     def race(self, entrants: Sequence[Entrant], until: Until, terms: CallTerms, state: Contest) -> Service:
         """All at once, the first that satisfies `until` wins."""
+        from .race import racing
+
         return within_deadline(racing(self._members(entrants, terms), until, state))
 
     def hedge(
         self, entrants: Sequence[Entrant], after_s: Callable[[Call], float], terms: CallTerms, state: Contest
     ) -> Service:
         """The first, and the next each time `after_s` passes without a first token."""
+        from .hedge import hedging
+
         return within_deadline(hedging(self._members(entrants, terms), after_s, state))
 
     def quorum(self, entrants: Sequence[Entrant], k: int, agree: Agree, terms: CallTerms, state: Contest) -> Service:
         """All at once, until `k` agree."""
+        from .quorum import agreeing
+
         return within_deadline(agreeing(self._members(entrants, terms), k, agree, state))
 
     def _members(self, entrants: Sequence[Entrant], terms: CallTerms) -> list[Member]:
+        from .contest import Member
+
         members = []
         for ref, models in entrants:
             steps = [self._step(model, terms) for model in models]

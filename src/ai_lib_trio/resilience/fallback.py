@@ -8,7 +8,7 @@ request needs is passed over, and the call's stats say so.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import trio
@@ -19,7 +19,9 @@ from ..types.events import FinalCandidate, Rerouted, StreamEnd
 from ..types.records import CallRerouted, Listeners
 from ..types.stats import Skipped
 from .delivery import Delivery
-from .failover import Splice
+
+if TYPE_CHECKING:
+    from .failover import Splice
 
 __all__ = ["MidStream", "Step", "falling_back"]
 
@@ -51,7 +53,11 @@ def falling_back(
 
     async def run(call: Call, outlet: Outlet) -> None:
         delivery = Delivery.of(outlet)
-        splice = Splice(delivery) if mid_stream == "continue" else None
+        splice: Splice | None = None
+        if mid_stream == "continue":
+            from .failover import Splice
+
+            splice = Splice(delivery)
         failed: AiLibError | None = None
         refused: AiLibError | None = None
         came_from = ""

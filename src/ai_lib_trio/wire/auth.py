@@ -13,7 +13,6 @@ import msgspec
 
 from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
-from .sign import key_pair, sign
 
 __all__ = [
     "Attached",
@@ -95,6 +94,8 @@ def signature(
     """
     if auth.chain is None:
         return headers
+    from .sign import key_pair, sign
+
     pair = key_pair(secret or "")
     header = auth.header or "authorization"
     signed = sign(auth.chain, pair, method=method, url=url, headers=headers, body=body, at=at, header=header)
@@ -105,8 +106,12 @@ def secrets_of(auth: Auth, secret: str | None) -> tuple[str, ...]:
     """What may not stand in anything that is shown: the key, and its parts where it has parts."""
     if secret is None:
         return ()
-    pair = key_pair(secret) if auth.chain is not None else None
-    return (secret,) if pair is None else (secret, pair.secret, *([pair.session] if pair.session else []))
+    if auth.chain is None:
+        return (secret,)
+    from .sign import key_pair
+
+    pair = key_pair(secret)
+    return (secret, pair.secret, *([pair.session] if pair.session else []))
 
 
 def holds_secret(text: str, secrets: Iterable[str]) -> bool:

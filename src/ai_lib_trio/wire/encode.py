@@ -7,7 +7,6 @@ request field that is set is read by a template or stands in `drops`, every bloc
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -369,6 +368,8 @@ def _json_bytes(body: Any, warnings: list[str]) -> bytes:
 
 def _escaped_bytes(body: Any, warnings: list[str]) -> bytes:
     """Text with half of a surrogate pair: a model's own reply may hold one, and it goes back as it came."""
+    import json  # rare
+
     try:
         text = json.dumps(msgspec.to_builtins(body), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
