@@ -25,10 +25,9 @@ MAX_DEPTH = 64  # later stages recurse over values
 _TAG = "tag:yaml.org,2002:"
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
+# Compiled when the first number is read: what is bundled in a wheel is JSON.
+_INTEGER = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _MAX_NUMBER_LETTERS = 320  # the longest exact decimal form a double needs is shorter; int() of more may be slow
 
 
@@ -275,12 +274,12 @@ class _Composer:
         if text == "~":
             return None
         if first in "0123456789+-." and first.isascii():
-            if len(text) > _MAX_NUMBER_LETTERS and (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
+            if len(text) > _MAX_NUMBER_LETTERS and (re.fullmatch(_INTEGER, text) or re.fullmatch(_FLOAT, text)):
                 raise self._error(f"expected a number of at most {_MAX_NUMBER_LETTERS} letters", here, positions)
-            if _INTEGER.fullmatch(text):
+            if re.fullmatch(_INTEGER, text):
                 base = {"0o": 8, "0x": 16}.get(text[:2], 10)
                 return int(text, base)
-            if _FLOAT.fullmatch(text):
+            if re.fullmatch(_FLOAT, text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         return text
 

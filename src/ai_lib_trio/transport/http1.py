@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import re
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
 
 from ..errors import CallerError
 from .base import Headers
@@ -56,6 +55,8 @@ class Endpoint(NamedTuple):
 
 def endpoint_of(url: str) -> Endpoint:
     """The parts of an absolute URL. Raises `CallerError` where nothing can be sent to it."""
+    from urllib.parse import quote, urlsplit
+
     try:
         parts = urlsplit(url)
         port = parts.port

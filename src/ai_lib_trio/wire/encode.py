@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -328,6 +327,8 @@ def _fill(path: Any, model: str) -> str:
     # A dot segment would name another resource of the same host.
     if any(part in ("", ".", "..") for part in model.split("/")):
         raise _refuse(f"expected a model id without empty or dot segments, got {short(model)}")
+    from urllib.parse import quote
+
     try:
         one, kept = quote(model, safe="@"), quote(model, safe="/@")  # `@` stands in paths as it is, before a version
     except UnicodeEncodeError as error:
