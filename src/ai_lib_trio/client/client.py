@@ -47,7 +47,6 @@ from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
 from ..types.usage import Usage
 from .account import actor_view, attempts_of, reply_of, spent_by, stats_of
-from .cancel import cancellable
 from .chat import ChatRequestBuilder, Terms, absolute
 from .config import Config
 from .reload import check_compiles, follow, open_source
@@ -395,6 +394,8 @@ class AiClient:
 
     def _outermost(self, service: Service, terms: Terms) -> Service:
         for token in terms.tokens:
+            from .cancel import cancellable
+
             service = cancellable(token, service)
         return telling(service, self._hooks, with_content=self.config.record_content)
 

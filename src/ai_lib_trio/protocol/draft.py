@@ -14,8 +14,7 @@ import msgspec
 
 from .dialects import Dialect
 from .tree import kind_of
-from .where import Key, Position, Where
-from .yaml_source import Document
+from .where import Document, Key, Position, Where
 
 __all__ = ["RENAMED", "Draft", "Promotion", "is_chat", "mapping_of"]
 

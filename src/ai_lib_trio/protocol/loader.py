@@ -28,7 +28,7 @@ from .registry import ModelFacts, ModelRef, Registry, models_of_metadata, read_m
 from .sources import Tree
 from .tree import Reader, nearest, suggestion
 from .trust import OwnKeys, check_fetched, check_variables
-from .yaml_source import Document
+from .where import Document
 
 if TYPE_CHECKING:
     from .draft import Promotion

@@ -14,8 +14,7 @@ import msgspec
 from ..errors import CODES, CallerError, code_of_name
 from .dialects import DIALECT_SECTIONS, Dialect, DialectOf, Family, FamilyForm, read_dialect
 from .tree import Reader, kind_of, suggestion
-from .where import Where
-from .yaml_source import Document
+from .where import Document, Where
 
 __all__ = [
     "Auth",

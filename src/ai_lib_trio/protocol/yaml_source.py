@@ -8,13 +8,13 @@ dates and `12:30` stay text; duplicate keys are errors; aliases cannot grow a sm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ManifestError
-from .where import Key, Position, Where
+from .where import Document, Key, Position, Where
 
-__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "MAX_NODES", "Document", "read_yaml", "read_yaml_documents"]
+__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "MAX_NODES", "read_yaml", "read_yaml_documents"]
 
 # The largest manifest we know of is under 100 KB and 5,000 nodes; the bounds leave room for a registry of thousands
 # of models and stop an alias bomb within milliseconds.
@@ -29,25 +29,6 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _INTEGER = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _MAX_NUMBER_LETTERS = 320  # the longest exact decimal form a double needs is shorter; int() of more may be slow
-
-
-class Document:
-    """One YAML document: its value, and the place of every part of it."""
-
-    __slots__ = ("data", "file", "positions")
-
-    def __init__(self, data: Any, file: str, positions: Mapping[tuple[Key, ...], Position]) -> None:
-        self.data = data
-        self.file = file
-        self.positions = positions
-
-    @property
-    def where(self) -> Where:
-        """The place of the document's root."""
-        return Where(self.file, self.positions)
-
-    def __repr__(self) -> str:
-        return f"<Document {self.file} {len(self.positions)} places>"
 
 
 def read_yaml(text: str | bytes, file: str) -> Document:
