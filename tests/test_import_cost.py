@@ -29,7 +29,6 @@ RARE = {
         "resilience.contest",
         "resilience.failover",
         "resilience.hedge",
-        "resilience.ledger",
         "resilience.race",
         "routing",
         "telemetry",
