@@ -170,7 +170,7 @@ class HealthActor(Life):
             headers.append(("content-length", "0"))
         sink = _Status()
         # An engine for each: what a check leaves half read is not for a call to find.
-        engine = self._make_engine(target.key._replace(credential=None))
+        engine = self._make_engine(msgspec.structs.replace(target.key, credential=None))
         try:
             with trio.move_on_after(timeout_s):
                 await engine.exchange(WireRequest(check.method, url, headers, b""), sink)

@@ -224,7 +224,11 @@ class Supervisor:
 
     def _open_slot(self, target: Target) -> Slot:
         at_origin = [*self.slots.values(), *self.retired]
-        taken = {slot.key_number for slot in at_origin if slot.key[:2] == target.key[:2]}
+        taken = {
+            slot.key_number
+            for slot in at_origin
+            if (slot.key.provider, slot.key.origin) == (target.key.provider, target.key.origin)
+        }
         number = next(number for number in itertools.count(1) if number not in taken)
         slot = Slot(target, number, self._make_rules(target, number), self._hooks, self._now)
         self.slots[target.key] = slot

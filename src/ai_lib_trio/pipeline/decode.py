@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 __all__ = ["BOM", "FRAMINGS", "Body", "EventStream", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
 
@@ -335,7 +337,7 @@ class JsonArray:
         return frames
 
 
-class _Said(NamedTuple):
+class _Said(msgspec.Struct, frozen=True):
     """What a message's headers say: the event's name, and the payload where they stand for one."""
 
     name: str | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Counts(msgspec.Struct, frozen=True):
     late_bytes: int = 0
 
 
-class Compiled(NamedTuple):
+class Compiled(msgspec.Struct, frozen=True):
     """Rules ready to run, and the decoder of the frames that they read."""
 
     run: Run
@@ -288,7 +288,7 @@ class Pipeline:
         self._use(self._program.compiled(whole=self._whole, backend=self._backend))
 
     def _use(self, compiled: Compiled) -> None:
-        self._run, self._decode = compiled
+        self._run, self._decode = compiled.run, compiled.decode
 
     # ---- bytes in, events out ----
 

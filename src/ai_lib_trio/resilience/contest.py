@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 import trio
@@ -29,7 +29,7 @@ __all__ = ["Contest", "Entrant", "Judge", "Lane", "Member", "contest"]
 LaneState = Literal["waiting", "running", "complete", "failed", "lost", "cancelled"]
 
 
-class Entrant(NamedTuple):
+class Entrant(msgspec.Struct, frozen=True):
     """Who is to take part, by name: `ref` is what the caller called it, `models` the chain of models it stands for."""
 
     ref: str

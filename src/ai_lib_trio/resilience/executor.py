@@ -225,10 +225,10 @@ class ResilientExecutor:
         from .contest import Member
 
         members = []
-        for ref, models in entrants:
-            steps = [self._step(model, terms) for model in models]
+        for entrant in entrants:
+            steps = [self._step(model, terms) for model in entrant.models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
+            members.append(Member(entrant.ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
         return members
 
     def _step(self, model: str | None, terms: CallTerms) -> Step:
@@ -338,14 +338,15 @@ def _with(rules: RetryRules, own: Resilience) -> RetryRules:
         _or(own.max_delay_s, rules.backoff.max_delay_s),
         own.jitter or rules.backoff.jitter,
     )
-    changed = rules._replace(
+    changed = msgspec.structs.replace(
+        rules,
         backoff=backoff,
         max_attempts=_or(own.max_attempts, rules.max_attempts),
         silent=_or(own.silent_retries, rules.silent),
         partial=_or(own.partial, rules.partial),
         max_hint_s=_or(own.max_hint_s, rules.max_hint_s),
     )
-    return changed._replace(max_attempts=1) if own.strategy == "none" else changed
+    return msgspec.structs.replace(changed, max_attempts=1) if own.strategy == "none" else changed
 
 
 async def _as_it_is(call: Call) -> Call:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import NamedTuple
 
 import msgspec
 import trio
@@ -29,7 +28,7 @@ __all__ = ["Chance", "RetryRules", "Stop", "Wait", "decide", "retrying", "rules_
 GATE_KINDS = frozenset({"breaker_open", "shed", "admission_too_late", "retry_budget", "provider_failed", "cost_cap"})
 
 
-class RetryRules(NamedTuple):
+class RetryRules(msgspec.Struct, frozen=True):
     """When a target is tried again. `max_attempts` counts the first.
 
     `on_status` adds statuses to what the standard table calls retryable; `on_names`, where given, keeps only errors of

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..errors import CallerError
 from .base import Headers
@@ -43,7 +45,7 @@ _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chu
 # ---- what goes out
 
 
-class Endpoint(NamedTuple):
+class Endpoint(msgspec.Struct, frozen=True):
     """Where a request goes. `host` is for connecting, `authority` for people and the host header."""
 
     host: str

@@ -94,7 +94,8 @@ class Encoder:
                     f"`{name}` has no place in the dialect {self.dialect}: leave it out, or give what this wire "
                     "has instead in `extra`"
                 )
-        root, dropped, warnings = self._lens.view(request)
+        seen = self._lens.view(request)
+        root, dropped, warnings = seen.root, seen.dropped_opaque, seen.warnings
         for name, value in self._defaults.items():
             root.setdefault(name, value)
         for range_of in self._ranges:

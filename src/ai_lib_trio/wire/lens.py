@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -184,7 +184,7 @@ class LensReader(Reader):
         return _no_place(block, self.dialect)
 
 
-class View(NamedTuple):
+class View(msgspec.Struct, frozen=True):
     """A request seen through the lens. `warnings` name what was set and is not sent."""
 
     root: dict[str, Any]
