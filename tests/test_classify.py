@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from functools import cache
 from typing import Any
 
@@ -253,6 +253,28 @@ def test_a_secret_that_the_provider_repeats_is_masked_everywhere() -> None:
 def test_a_pause_is_read_in_every_form_that_providers_use(text: str, seconds: float | None) -> None:
     found = parse_pause(text, now_wall=NOW)
     assert found == (pytest.approx(seconds) if seconds is not None else None)
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2300, 1, 1)))
+def test_a_date_as_servers_write_it_is_read_to_the_second(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0, tzinfo=timezone.utc)
+    assert parse_pause(format_datetime(moment, usegmt=True), now_wall=moment.timestamp() - 7) == 7
+
+
+@settings(max_examples=200)
+@given(
+    st.from_regex(
+        r"(Sun|Xyz), [0-3][0-9] (Feb|Nov|Non) (2026|0٣01)[ T][0-2][0-9]:[0-7][0-9]:[0-6][0-9] (GMT|UTC)", fullmatch=True
+    )
+)
+def test_a_date_that_nearly_is_one_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    try:
+        moment = parsedate_to_datetime(text)
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (TypeError, ValueError, IndexError):
+        assert parse_pause(text, now_wall=NOW) is None
+    else:
+        assert parse_pause(text, now_wall=seconds - 7) == 7
 
 
 @settings(max_examples=200)

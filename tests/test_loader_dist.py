@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_lib_trio.errors import ManifestError
-from ai_lib_trio.protocol import sources
+from ai_lib_trio.protocol import sources, yaml_source
 from ai_lib_trio.protocol.build import decode_data, encode_data, shipped, write_dist
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import manifest_tree
@@ -68,7 +68,7 @@ def test_writing_twice_changes_nothing_and_takes_away_what_has_no_source(tree: P
 def test_a_fresh_dist_is_read_instead_of_the_yaml(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = manifest_tree(Catalog.open(tree, {}).provider("acme"))
     built(tree)
-    monkeypatch.setattr(sources, "read_yaml", lambda text, file: pytest.fail(f"{file} was parsed"))
+    monkeypatch.setattr(yaml_source, "read_yaml", lambda text, file: pytest.fail(f"{file} was parsed"))
     catalog = Catalog.open(tree, {})
     assert manifest_tree(catalog.provider("acme")) == plain
     assert catalog.provider("apex").id == "acme"
@@ -127,7 +127,7 @@ def test_the_bundled_set_means_the_same_from_dist(tmp_path: Path, monkeypatch: p
         return found
 
     monkeypatch.setattr(sources, "bundled_tree", with_dist)
-    monkeypatch.setattr(sources, "read_yaml", lambda text, file: pytest.fail(f"{file} was parsed"))
+    monkeypatch.setattr(yaml_source, "read_yaml", lambda text, file: pytest.fail(f"{file} was parsed"))
     fast = Catalog.open(environ={})
     for name in plain.providers():
         assert manifest_tree(fast.provider(name)) == manifest_tree(plain.provider(name))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ai_lib_trio.errors import ManifestError
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.validator import KEYWORDS, SCHEMAS, Validator, text_keys
-from ai_lib_trio.protocol.yaml_source import Document, read_yaml
+from ai_lib_trio.protocol.where import Document
+from ai_lib_trio.protocol.yaml_source import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1] / "manifests"
 VALIDATOR = Validator(lambda name: (ROOT / "schemas" / f"{name}.json").read_bytes())

@@ -10,7 +10,7 @@ import pytest
 
 from ai_lib_trio.cli import main
 from ai_lib_trio.errors import CallerError
-from ai_lib_trio.protocol import sources
+from ai_lib_trio.protocol import yaml_source
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import manifest_tree
 from ai_lib_trio.protocol.yaml_source import read_yaml
@@ -66,13 +66,13 @@ def test_build_writes_beside_the_sources_and_the_second_time_nothing(
     assert main(["manifests", "build", str(tmp_path)]) == 0
     assert "2 files, 0 changed" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (tmp_path / "dist").rglob("*.json")} == before
-    read = sources.read_yaml
+    read = yaml_source.read_yaml
 
     def parse(text: bytes, file: str) -> object:
         assert not file.endswith("acme.yaml")
         return read(text, file)
 
-    monkeypatch.setattr(sources, "read_yaml", parse)
+    monkeypatch.setattr(yaml_source, "read_yaml", parse)
     assert one(tmp_path) == plain
 
 

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 
 from ai_lib_trio.errors import AiLibError, CallerError
-from ai_lib_trio.resilience.contest import Contest, Member, UserFault
+from ai_lib_trio.resilience.contest import Contest, Member
 from ai_lib_trio.resilience.hedge import hedging, quantile_of
 from ai_lib_trio.resilience.quorum import agreeing, same_text
 from ai_lib_trio.resilience.race import Until, racing
-from ai_lib_trio.service import Call, Service
+from ai_lib_trio.service import Call, Service, UserFault
 from resilience_support import Gathered, Goal, Script, answer, call_to, fault, refusal, text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from ai_lib_trio.errors import AdmissionError, AiLibError, TransportError
 from ai_lib_trio.protocol.manifest import RetryPolicy
@@ -65,7 +66,7 @@ def test_silence_is_retried_once_and_output_never_unless_the_caller_says_so() ->
     assert step(fault("first_byte_timeout"), "silent") == Wait(1.0)
     assert isinstance(step(fault("first_byte_timeout"), "silent", retry=1, silent_before=1), Stop)
     assert isinstance(step(fault("reset"), "partial"), Stop)
-    assert step(fault("reset"), "partial", rules=PLAIN._replace(partial=True)) == Wait(1.0)
+    assert step(fault("reset"), "partial", rules=replace(PLAIN, partial=True)) == Wait(1.0)
 
 
 def test_an_error_inside_a_reply_before_any_output_is_a_refusal() -> None:
@@ -78,14 +79,14 @@ def test_what_would_fail_again_is_not_retried(status: int, code: str) -> None:
 
 
 def test_a_listed_status_is_retried_though_its_class_is_not_but_never_a_quota_nor_a_veto() -> None:
-    listed = PLAIN._replace(on_status=frozenset({400, 429}))
+    listed = replace(PLAIN, on_status=frozenset({400, 429}))
     assert step(refusal(400, "E1001"), rules=listed) == Wait(1.0)
     assert isinstance(step(refusal(429, "E2002"), rules=listed), Stop)
     assert isinstance(step(refusal(400, "E1001", retryable=False), rules=listed), Stop)
 
 
 def test_a_policy_that_lists_names_retries_those_alone() -> None:
-    named = PLAIN._replace(on_names=frozenset({"overloaded"}))
+    named = replace(PLAIN, on_names=frozenset({"overloaded"}))
     assert step(refusal(503, "E3002"), rules=named) == Wait(1.0)
     assert isinstance(step(refusal(429, "E2001"), rules=named), Stop)
     assert step(fault("connect"), "unsent", rules=named) == Wait(1.0)
@@ -145,7 +146,7 @@ async def test_a_retry_after_output_is_told_by_an_event_that_voids_it(
 ) -> None:
     script = Script([text("he"), fault("reset")], answer("hello"))
     out = Gathered()
-    await retrying(script, PLAIN._replace(partial=True), chance=Chance(0))(call_to(), out)
+    await retrying(script, replace(PLAIN, partial=True), chance=Chance(0))(call_to(), out)
     assert out.events[:2] == [text("he"), Rerouted("acme/one", "acme/one", "E3001 reset", discard=True)]
     assert out.text == "hehello"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from ai_lib_trio import Config, open_client
@@ -210,7 +211,7 @@ def test_a_published_request_has_its_published_signature(
         chain = Chain(
             **{key: getattr(CHAIN, key) for key in CHAIN.__struct_fields__} | {"body_header": "x-amz-content-sha256"}
         )
-    pair = PAIR._replace(session=SESSIONS.get(name))
+    pair = msgspec.structs.replace(PAIR, session=SESSIONS.get(name))
     url = "https://example.amazonaws.com" + path
     found = sign(chain, pair, method=method, url=url, headers=headers, body=body.encode(), at=AT)
     header, value = found[-1]

@@ -92,6 +92,5 @@ def test_a_struct_is_shown_with_what_makes_one(site: Path) -> None:
     shown = "".join(parser.text)
     for name in ("Config", "Resilience", "Timeouts"):
         signature = shown.partition(f"\n{name}(\n")[2].partition("\n)")[0]
-        fields = getattr(resolve(f"ai_lib_trio.{name}"), "__struct_fields__", None)
-        for field in fields or resolve(f"ai_lib_trio.{name}")._fields:
+        for field in resolve(f"ai_lib_trio.{name}").__struct_fields__:
             assert re.search(rf"^ +{field}: .+ = .+,$", signature, re.MULTILINE), f"{name}.{field}"

@@ -12,7 +12,8 @@ import pytest
 from ai_lib_trio.errors import CallerError, ManifestError
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import manifest_tree
-from ai_lib_trio.protocol.remote import Cache, Pin, is_url, parse_pin, tree_of
+from ai_lib_trio.protocol.remote import Cache, Pin, parse_pin, tree_of
+from ai_lib_trio.protocol.sources import is_url
 from ai_lib_trio.transport.remote import fetch_tree
 
 FAR = """\

@@ -8,7 +8,9 @@ prompt or reply text enters a message; bodies are kept apart, bounded, in `raw`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 __all__ = [
     "CODES",
@@ -29,7 +31,7 @@ __all__ = [
 MAX_RAW_BYTES = 64 * 1024  # what is kept of an error's body: enough for any provider's envelope, bounded for logs
 
 
-class StandardCode(NamedTuple):
+class StandardCode(msgspec.Struct, frozen=True):
     """One row of the protocol's error table. `http` lists the statuses that mean it without better evidence."""
 
     code: str
@@ -67,7 +69,7 @@ def code_of_name(name: str) -> str | None:
     return _BY_NAME.get(name)
 
 
-class Kind(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
     """What a kind of our own failures means. It may narrow the code's row, never widen it."""
 
     code: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,10 +33,19 @@ __all__ = [
     "Service",
     "Ticket",
     "Timeouts",
+    "UserFault",
     "send",
 ]
 
 Batch = Sequence[StreamingEvent]
+
+
+class UserFault(Exception):
+    """A callable of the user raised. What it raised is given on as it is, never as a fault of ours."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(original)
+        self.original = original
 
 
 class Outlet(Protocol):
@@ -51,7 +60,7 @@ class Outlet(Protocol):
         ...
 
 
-class Timeouts(NamedTuple):
+class Timeouts(msgspec.Struct, frozen=True):
     """Limits on waiting for a provider, in seconds; `math.inf` for none.
 
     `connect_s` None means what the manifest says. A first byte may take as long as a long reasoning does; between two

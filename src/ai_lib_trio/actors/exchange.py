@@ -10,8 +10,9 @@ import contextlib
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import trio
 
 from ..errors import MAX_RAW_BYTES, AiLibError, TransportError
@@ -47,14 +48,14 @@ MAX_DRESSED = 64  # of one target: a few paths, unless a path has the request in
 DRAIN_S = 1.0  # how long the end of a body is awaited after the reply's own end
 
 
-class Limits(NamedTuple):
+class Limits(msgspec.Struct, frozen=True):
     """Bounds on one reply, in bytes."""
 
     max_frame_bytes: int = 16 * 1024 * 1024
     max_reply_bytes: int = 256 * 1024 * 1024
 
 
-class Rules(NamedTuple):
+class Rules(msgspec.Struct, frozen=True):
     """What an actor goes by: its gate, limits on waiting and size, and where time and errors come from."""
 
     make_gate: Callable[[], Gate]

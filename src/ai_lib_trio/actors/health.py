@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import trio
 
 from ..errors import AiLibError
@@ -29,7 +30,7 @@ INTERVAL_S = 60.0  # where none is declared: an outage shows within a minute, an
 TIMEOUT_S = 3.0  # the specification's default
 
 
-class Check(NamedTuple):
+class Check(msgspec.Struct, frozen=True):
     """One request, and the statuses that mean that the provider is there."""
 
     method: str
@@ -37,7 +38,7 @@ class Check(NamedTuple):
     expected: frozenset[int]
 
 
-class Checks(NamedTuple):
+class Checks(msgspec.Struct, frozen=True):
     """What a manifest declares: a check, another one for when it fails, and the time for and between them."""
 
     first: Check
@@ -169,7 +170,7 @@ class HealthActor(Life):
             headers.append(("content-length", "0"))
         sink = _Status()
         # An engine for each: what a check leaves half read is not for a call to find.
-        engine = self._make_engine(target.key._replace(credential=None))
+        engine = self._make_engine(msgspec.structs.replace(target.key, credential=None))
         try:
             with trio.move_on_after(timeout_s):
                 await engine.exchange(WireRequest(check.method, url, headers, b""), sink)

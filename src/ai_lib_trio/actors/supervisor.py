@@ -22,6 +22,7 @@ import itertools
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,12 +31,14 @@ from ..service import Call, Outlet
 from ..transport.base import Engine
 from ..types.records import ActorRestarted, CallQueued
 from .exchange import Rules
-from .health import HealthActor
 from .hooks import Hooks
 from .job import Docket, Job
 from .life import DEATHS_WITHIN_S, MAX_DEATHS, Life
 from .provider import ProviderActor
 from .target import ActorKey, Target
+
+if TYPE_CHECKING:
+    from .health import HealthActor
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -221,7 +224,11 @@ class Supervisor:
 
     def _open_slot(self, target: Target) -> Slot:
         at_origin = [*self.slots.values(), *self.retired]
-        taken = {slot.key_number for slot in at_origin if slot.key[:2] == target.key[:2]}
+        taken = {
+            slot.key_number
+            for slot in at_origin
+            if (slot.key.provider, slot.key.origin) == (target.key.provider, target.key.origin)
+        }
         number = next(number for number in itertools.count(1) if number not in taken)
         slot = Slot(target, number, self._make_rules(target, number), self._hooks, self._now)
         self.slots[target.key] = slot

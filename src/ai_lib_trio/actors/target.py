@@ -6,7 +6,9 @@ it holds nothing of a call.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..pipeline import DecodeProgram
 from ..protocol.manifest import Auth, Family, Manifest
@@ -17,7 +19,7 @@ from ..wire.encode import Encoder
 __all__ = ["ActorKey", "Target"]
 
 
-class ActorKey(NamedTuple):
+class ActorKey(msgspec.Struct, frozen=True):
     """One outlet of credit: an actor is an actor of this. `credential` is a masked wrapper, never text."""
 
     provider: str

@@ -7,19 +7,22 @@ is told, whatever became of it, and the call's total is the sum of theirs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..actors.job import Job
 from ..actors.supervisor import Slot
 from ..actors.target import Target
-from ..actors.tree import ActorView, CallView
 from ..resilience.estimate import input_tokens, output_bound
 from ..resilience.ledger import account, cost_of, output_so_far, total_of
 from ..service import Call
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Attempt, CallStats
 from ..types.usage import Usage
+
+if TYPE_CHECKING:
+    from ..actors.tree import ActorView, CallView
 
 __all__ = ["actor_view", "attempts_of", "reply_of", "spent_by", "stats_of"]
 
@@ -155,6 +158,8 @@ def _attempt(number: int, job: Job, call: Call) -> Attempt:
 
 def actor_view(slot: Slot, now: float) -> ActorView:
     """One outlet of credit and the calls in it."""
+    from ..actors.tree import ActorView
+
     actor = slot.actor
     return ActorView(
         provider=slot.key.provider,
@@ -180,6 +185,8 @@ def _state(slot: Slot) -> str:
 
 
 def _call_view(job: Job, now: float) -> CallView:
+    from ..actors.tree import CallView
+
     progress = job.progress
     if progress.admitted_at is None:
         phase = "queued"

@@ -24,10 +24,10 @@ from ..types.request import Request, ResponseFormat
 from ..types.response import ChatResponse
 from ..types.stats import CallStats
 from ..types.tool import ToolCall, ToolChoice, ToolDefinition
-from .cancel import CancelToken
 from .stream import ChatStream
 
 if TYPE_CHECKING:
+    from .cancel import CancelToken
     from .client import AiClient
 
 __all__ = ["ChatRequestBuilder", "Terms"]

@@ -23,27 +23,19 @@ import msgspec
 import trio
 
 from ..actors.exchange import Limits, Rules
-from ..actors.health import Health
 from ..actors.hooks import Hooks
 from ..actors.supervisor import Supervisor
 from ..actors.target import ActorKey, Target
-from ..actors.tree import Tree
 from ..errors import AdmissionError, AiLibError, CallerError, CredentialError
 from ..protocol.loader import Catalog
-from ..protocol.watch import Reloader
 from ..resilience.backpressure import ProviderGate
-from ..resilience.contest import Contest, Entrant
 from ..resilience.estimate import tokens_of
 from ..resilience.executor import CallTerms, Resilience, ResilientExecutor, from_environ
 from ..resilience.fallback import MidStream
-from ..resilience.hedge import COLD_AFTER_S, quantile_of
 from ..resilience.preflight import Preflight, look
-from ..resilience.quorum import Agree, same_text
-from ..resilience.race import Until
-from ..routing import ModelArray, ModelManager, Router
+from ..resilience.quorum import same_text
 from ..service import Call, FoldOutlet, Gate, Service, Ticket
 from ..transport.base import Engine
-from ..transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ..transport.hub import Hub
 from ..transport.native import NativeEngine
 from ..transport.proxy import proxy_for
@@ -55,19 +47,25 @@ from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats
 from ..types.usage import Usage
 from .account import actor_view, attempts_of, reply_of, spent_by, stats_of
-from .cancel import cancellable
 from .chat import ChatRequestBuilder, Terms, absolute
 from .config import Config
-from .contests import ContestStream
 from .reload import check_compiles, follow, open_source
-from .routed import Routes, is_routed
 from .stream import ChatStream, Drive
-from .targets import Targets
+from .targets import Targets, is_routed
 from .told import Said, given, telling
 from .turnstile import Turnstile
 
 if TYPE_CHECKING:
+    from ..actors.health import Health
+    from ..actors.tree import Tree
+    from ..protocol.watch import Reloader
+    from ..resilience.contest import Contest
+    from ..resilience.quorum import Agree
+    from ..resilience.race import Until
+    from ..routing import ModelArray, ModelManager, Router
     from .builder import ClientBuilder
+    from .contests import ContestStream
+    from .routed import Routes
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -139,6 +137,8 @@ class AiClient:
         self._hooks = Hooks(config.sinks, self.number)
         # Made here, so that a client which could leak a key is refused before anything is opened.
         self._hub: Hub | None = None
+        if config.http_client is not None:
+            from ..transport.httpx_engine import HttpxClientEngine
         self._own_http = None if config.http_client is None else HttpxClientEngine(config.http_client)
         self._supervisor = Supervisor(
             nursery,
@@ -162,10 +162,14 @@ class AiClient:
             nursery.start_soon(partial(following, supervisor=self._supervisor, hooks=self._hooks), name="manifests")
         self._health: Health | None = None
         if config.check_health_s is not None:
+            from ..actors.health import Health
+
             checks = partial(Health, make_engine=self._make_engine, hooks=self._hooks)
             self._health = checks(start=self._supervisor.check, at_least_s=config.check_health_s)
         self._routes: Routes | None = None
         if config.router is not None:
+            from .routed import Routes
+
             self._routes = Routes(
                 config.router,
                 targets,
@@ -195,6 +199,8 @@ class AiClient:
     @property
     def models(self) -> ModelManager:
         """The models that the client's manifests know, to be found by what they can do and cost."""
+        from ..routing import ModelManager
+
         return ModelManager(lambda: self._catalog, is_healthy=self._is_provider_healthy)
 
     def _is_provider_healthy(self, provider: str) -> bool:
@@ -206,6 +212,8 @@ class AiClient:
 
     def tree(self) -> Tree:
         """What is alive now: actors, queues and calls. Print it to see it drawn."""
+        from ..actors.tree import Tree
+
         now = trio.current_time()
         actors = [actor_view(slot, now) for slot in (*self._supervisor.slots.values(), *self._supervisor.retired)]
         fault = self._reloader.fault if self._reloader is not None else None
@@ -225,6 +233,8 @@ class AiClient:
 
         The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
         """
+        from ..resilience.contest import Contest
+
         state = Contest()
         make = partial(self._executor.race, until=until, state=state)
         return self._contest(chat, make, models, state)
@@ -232,6 +242,9 @@ class AiClient:
     def hedge(self, chat: ChatRequestBuilder, *, models: Sequence[str], after: float | str = "p95") -> ContestStream:
         """Ask the first model, and each next one when no first token came within `after`: seconds, or a percentile such
         as `"p95"` of the first model's recent first tokens (2 s until twenty were seen). The first token wins."""
+        from ..resilience.contest import Contest
+        from ..resilience.hedge import COLD_AFTER_S, quantile_of
+
         share = quantile_of(after) if isinstance(after, str) else None
         seconds = 0.0 if isinstance(after, str) else after
         if not seconds >= 0:
@@ -257,6 +270,8 @@ class AiClient:
 
         Raises kind `no_quorum` as soon as no `k` can agree any more.
         """
+        from ..resilience.contest import Contest
+
         state = Contest()
         make = partial(self._executor.quorum, k=k, agree=agree, state=state)
         return self._contest(chat, make, models, state)
@@ -281,6 +296,9 @@ class AiClient:
         models: Sequence[str],
         state: Contest,
     ) -> ContestStream:
+        from ..resilience.contest import Entrant
+        from .contests import ContestStream
+
         request = msgspec.structs.replace(chat._request, stream=True)
         terms = chat._terms
         if not self._known(models):
@@ -364,6 +382,8 @@ class AiClient:
 
     def _outermost(self, service: Service, terms: Terms) -> Service:
         for token in terms.tokens:
+            from .cancel import cancellable
+
             service = cancellable(token, service)
         return telling(service, self._hooks, with_content=self.config.record_content)
 
@@ -540,6 +560,8 @@ class AiClient:
             return config.transport(key.origin)
         proxy = proxy_for(key.origin, self._environ)
         if config.transport == "httpx" or (config.transport == "auto" and proxy is not None):
+            from ..transport.httpx_engine import HttpxEngine
+
             return HttpxEngine(ssl_context=config.ssl_context, proxy=proxy)
         return NativeEngine(ssl_context=config.ssl_context, hub=self._open_hub())
 
@@ -603,6 +625,8 @@ class ClientBlock:
             raise CallerError("a client's block is entered once", kind="bad_argument")
         model, api, manifests, base_url, api_key, fallbacks, config = self._arguments
         environ = os.environ if config.environ is None else config.environ
+        if config.reload_manifests_s is not None:
+            from ..protocol.watch import Reloader
         source = await open_source(manifests, environ)
         opener = partial(Catalog.open, source, environ=environ)
         reloader = None if config.reload_manifests_s is None else Reloader(opener, check=check_compiles)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from ..errors import CallerError
 from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
-from ..routing import ModelArray, Router
 from ..service import Timeouts
 from ..transport.base import Engine
 from ..types.records import ClientSink, Sink
+
+if TYPE_CHECKING:
+    from ..routing import ModelArray, Router
 
 __all__ = ["Config", "EngineFactory"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,11 +17,12 @@ from ..actors.supervisor import Slot, Supervisor
 from ..errors import AiLibError, ManifestError
 from ..protocol.loader import Catalog
 from ..protocol.manifest import Manifest, manifest_tree
-from ..protocol.remote import Cache, is_url
-from ..protocol.sources import Tree
-from ..protocol.watch import Reloader
+from ..protocol.sources import Tree, is_url
 from ..types.records import ManifestsChanged
 from .targets import Targets, compile_family
+
+if TYPE_CHECKING:
+    from ..protocol.watch import Reloader
 
 __all__ = ["check_compiles", "follow", "open_source"]
 
@@ -36,6 +38,7 @@ async def open_source(manifests: str | os.PathLike[str] | None, environ: Mapping
     """
     if not isinstance(manifests, str) or not is_url(manifests):
         return manifests
+    from ..protocol.remote import Cache
     from ..transport.remote import fetch_tree
 
     with trio.move_on_after(FETCH_S):

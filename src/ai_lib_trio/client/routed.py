@@ -22,14 +22,9 @@ from ..resilience.estimate import tokens_of
 from ..routing import Candidate, Endpoint, ModelArray, Router
 from ..service import Call
 from ..types.request import Request
-from .targets import Targets
+from .targets import Targets, is_routed
 
-__all__ = ["Routes", "is_routed"]
-
-
-def is_routed(model: str | None) -> bool:
-    """Whether a model's name is an array's."""
-    return model is not None and model.startswith("@")
+__all__ = ["Routes"]
 
 
 class Coming:

@@ -15,8 +15,7 @@ import trio
 
 from ..actors.stream import ChannelOutlet
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
-from ..resilience.contest import UserFault
-from ..service import Batch, Call, Service
+from ..service import Batch, Call, Service, UserFault
 from ..types.events import PartialContentDelta, StreamEnd, StreamingEvent
 from ..types.response import ChatResponse, Fold
 from ..types.stats import CallStats

@@ -7,7 +7,6 @@ looked up, checked against the host it would go to, and only then put into a tar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,10 +20,15 @@ from ..transport.credentials import Credential, CredentialStore
 from ..wire.auth import holds_secret, secrets_of
 from ..wire.encode import Encoder, compile_encoder
 
-__all__ = ["Targets", "compile_family"]
+__all__ = ["Targets", "compile_family", "is_routed"]
 
 
-class Place(NamedTuple):
+def is_routed(model: str | None) -> bool:
+    """Whether a model's name is an array's."""
+    return model is not None and model.startswith("@")
+
+
+class Place(msgspec.Struct, frozen=True):
     """Where a name leads: a model, and a URL and a key in place of the client's own."""
 
     model: str

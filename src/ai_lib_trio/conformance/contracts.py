@@ -15,8 +15,7 @@ from ..errors import CallerError
 from ..protocol.dialects import Dialect
 from ..protocol.paths import parse_path, scope_getter
 from ..protocol.validator import Validator
-from ..protocol.where import Where
-from ..protocol.yaml_source import Document
+from ..protocol.where import Document, Where
 from ..types.message import Base64Source, DocumentBlock, Message
 from ..types.request import Request
 from ..wire.encode import Encoder, compile_encoder

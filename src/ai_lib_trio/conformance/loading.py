@@ -15,8 +15,7 @@ from ..protocol.gates import mcp_integration, need_operation, standing_of
 from ..protocol.manifest import Manifest
 from ..protocol.paths import parse_path, scope_getter
 from ..protocol.rules import compile_condition, parse_condition
-from ..protocol.where import Where
-from ..protocol.yaml_source import Document
+from ..protocol.where import Document, Where
 from ..wire.encode import compile_encoder
 from .compare import Check, Difference
 from .contracts import allowed, check_contract, read_contract, with_fragment

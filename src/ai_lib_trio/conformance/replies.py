@@ -291,7 +291,7 @@ def _around(piece: Any, config: Mapping[str, Any]) -> Any:
     if unknown or config.get("stateful_tool_parsing") is False:
         raise CallerError("calls are always put together; nothing else can be asked for", kind="bad_argument")
     for size in range(len(path.steps) + 1):
-        inner = path._replace(steps=path.steps[size:])
+        inner = msgspec.structs.replace(path, steps=path.steps[size:])
         if isinstance(scope_getter(inner)({"": piece}), str):
             frame = piece
             for step in reversed(path.steps[:size]):

@@ -17,7 +17,8 @@ from ..errors import CallerError, ManifestError
 from ..protocol.loader import Catalog
 from ..protocol.manifest import Manifest
 from ..protocol.sources import bundled_tree
-from ..protocol.yaml_source import Document, read_yaml, read_yaml_documents
+from ..protocol.where import Document
+from ..protocol.yaml_source import read_yaml, read_yaml_documents
 
 __all__ = ["Bench", "Case", "Malformed", "read_suite"]
 

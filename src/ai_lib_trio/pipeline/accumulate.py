@@ -7,7 +7,6 @@ call for the client never become one; usage is folded once, at the end; the end 
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -663,6 +662,8 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     try:
         found = msgspec.json.decode(data)
     except (ValueError, msgspec.MsgspecError):
+        import json  # rare
+
         try:
             found = mend(json.loads(data.decode("utf-8", "replace")))
         except (ValueError, RecursionError):

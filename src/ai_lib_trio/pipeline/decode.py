@@ -8,11 +8,12 @@ pieces is joined once, at its end).
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 __all__ = ["BOM", "FRAMINGS", "Body", "EventStream", "Frame", "Framing", "JsonArray", "JsonLines", "Sse"]
 
@@ -336,7 +337,7 @@ class JsonArray:
         return frames
 
 
-class _Said(NamedTuple):
+class _Said(msgspec.Struct, frozen=True):
     """What a message's headers say: the event's name, and the payload where they stand for one."""
 
     name: str | None
@@ -412,6 +413,8 @@ class EventStream:
         payload = b""
         if headers.get(b":message-type") == b"error":
             said = headers.get(b":error-message", b"").decode("utf-8", "replace")
+            import json  # rare
+
             payload = json.dumps({"message": said}).encode()
         self._head, self._said = data, _Said(None if name is None else name.decode("utf-8", "replace"), payload)
         return self._said

@@ -8,7 +8,9 @@ stay true: whatever is wrong in a manifest is refused here, with file, line and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..protocol.paths import WILD, Path, is_path, parse_path, unescape
 from ..protocol.rules import And, Compare, Cond, In, parse_condition, paths_of
@@ -36,7 +38,7 @@ _OPERATORS = {
 MAX_DEPTH = 12  # of rules inside rules; the printed backend nests as deep, and Python has bounds there
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """A path, resolved: the slot of its root, and the root's node in the view.
 
     `whole` is given where the value is taken whole and the view need not keep it so, since the frame's bytes are at
@@ -49,54 +51,54 @@ class Place(NamedTuple):
     whole: tuple[str, ...] | None = None
 
 
-class Test(NamedTuple):
+class Test(msgspec.Struct, frozen=True):
     """A condition and the places of its paths."""
 
     cond: Cond
     places: Mapping[Path, Place]
 
 
-class Const(NamedTuple):
+class Const(msgspec.Struct, frozen=True):
     value: str | int | float | bool | None
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, frozen=True):
     """The value at a place; of a query, its first match."""
 
     place: Place
 
 
-class First(NamedTuple):
+class First(msgspec.Struct, frozen=True):
     items: tuple[Value, ...]
 
 
-class Case(NamedTuple):
+class Case(msgspec.Struct, frozen=True):
     subject: Value
     cases: Mapping[Any, Value]
     other: Value
 
 
-class If(NamedTuple):
+class If(msgspec.Struct, frozen=True):
     test: Test
     then: Value
     other: Value
 
 
-class Json(NamedTuple):
+class Json(msgspec.Struct, frozen=True):
     item: Value
 
 
-class Join(NamedTuple):
+class Join(msgspec.Struct, frozen=True):
     items: tuple[Value, ...]
     by: str
 
 
-class Cut(NamedTuple):
+class Cut(msgspec.Struct, frozen=True):
     item: Value
     at: str
 
 
-class Object(NamedTuple):
+class Object(msgspec.Struct, frozen=True):
     """An object of the entries that are something; nothing if none is."""
 
     items: Mapping[str, Value]
@@ -105,7 +107,7 @@ class Object(NamedTuple):
 Value = Const | Read | First | Case | If | Json | Join | Cut | Object
 
 
-class Tag(NamedTuple):
+class Tag(msgspec.Struct, frozen=True):
     """What a rule's condition begins with: a place that must hold one of some texts; `rest` is what is left of it."""
 
     place: Place
@@ -161,7 +163,7 @@ def shared_tag(rules: list[Rule]) -> Place | None:
     return found[1] if found is not None and found[0] > 1 else None
 
 
-class _Name(NamedTuple):
+class _Name(msgspec.Struct, frozen=True):
     slot: int
     node: Node
 

@@ -7,7 +7,8 @@ what a backend passes on is of the field's type, whatever the wire had.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["ALIASES", "FACTS", "Emission", "emission"]
 
@@ -55,7 +56,7 @@ ALIASES: Mapping[str, str] = {
 }
 
 
-class Emission(NamedTuple):
+class Emission(msgspec.Struct, frozen=True):
     """A call of the accumulator: `method(*fields)`, made only where one of the `wants` fields has something."""
 
     method: str

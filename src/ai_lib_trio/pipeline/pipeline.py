@@ -9,9 +9,8 @@ pipeline.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -60,14 +59,14 @@ class Counts(msgspec.Struct, frozen=True):
     late_bytes: int = 0
 
 
-class Compiled(NamedTuple):
+class Compiled(msgspec.Struct, frozen=True):
     """Rules ready to run, and the decoder of the frames that they read."""
 
     run: Run
     decode: Callable[[bytes], Any]
 
 
-class Way(NamedTuple):
+class Way(msgspec.Struct, frozen=True):
     """How a reply is cut and read. Without a framing the first byte tells, unless the content type is `refused`."""
 
     framing: Callable[[int], Framing] | None = None
@@ -265,6 +264,8 @@ def _excluded(tree: Mapping[str, Any], key: str, where: Where) -> tuple[str, ...
 
 def _read_again(data: bytes) -> Any:
     """JSON as the standard library reads it: with NaN, lone surrogates, a BOM, and replaced bytes that are no UTF-8."""
+    import json  # rare
+
     return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
@@ -301,7 +302,8 @@ class Pipeline:
         self._max = max_frame_bytes
         self._backend = backend
         self._facts = Accumulator(program.ending)
-        framing, compiled, self._refused = way
+        framing, compiled = way.framing, way.compiled
+        self._refused = way.refused
         self._framing: Framing | None = None  # None while the first byte decides
         self._bytes = self._frames = 0
         if framing is not None and compiled is not None:
@@ -310,7 +312,7 @@ class Pipeline:
     def _follow(self, framing: Callable[[int], Framing], compiled: Compiled) -> None:
         self._whole = framing is Body
         self._framing = framing(self._max)
-        self._run, self._decode = compiled
+        self._run, self._decode = compiled.run, compiled.decode
 
     # ---- bytes in, events out ----
 
@@ -445,7 +447,8 @@ class Pipeline:
         self._facts.odd = True
         if self._backend != "generic":
             self._backend = "generic"
-            self._run, self._decode = self._program.compiled(whole=self._whole, backend="generic")
+            compiled = self._program.compiled(whole=self._whole, backend="generic")
+            self._run, self._decode = compiled.run, compiled.decode
         return value
 
     # ---- ends and faults ----
@@ -469,6 +472,8 @@ class Pipeline:
         return StreamError("truncated", f"the reply ended {place}, after {self._bytes} bytes and {self._frames} frames")
 
     def _unreadable(self, data: bytes, error: Exception, at_end: bool) -> None:
+        import json
+
         if self._whole:
             # Bytes that stop in the middle of JSON were cut; anything else was never JSON.
             text = data.decode("utf-8", "replace").rstrip()

@@ -13,7 +13,8 @@ from typing import Any
 from ..errors import CallerError
 from .draft import RENAMED, Promotion, is_chat
 from .promote import is_ours, promote
-from .yaml_source import Document, read_yaml
+from .where import Document
+from .yaml_source import read_yaml
 
 __all__ = ["convert", "yaml_text"]
 

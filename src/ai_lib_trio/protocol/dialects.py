@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from .tree import Reader, merge
-from .where import Key, Position, Where
-from .yaml_source import Document
+from .where import Document, Key, Position, Where
 
 __all__ = ["DIALECT_SECTIONS", "Dialect", "DialectOf", "Family", "FamilyForm", "read_dialect", "set_below"]
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .dialects import Dialect
 from .tree import kind_of
-from .where import Key, Position, Where
-from .yaml_source import Document
+from .where import Document, Key, Position, Where
 
 __all__ = ["RENAMED", "Draft", "Promotion", "is_chat", "mapping_of"]
 
@@ -24,7 +25,7 @@ RENAMED = (
 )  # fmt: skip
 
 
-class Promotion(NamedTuple):
+class Promotion(msgspec.Struct, frozen=True):
     """What promotion looks things up in: the dialects, and the words of manifests/spec.yaml."""
 
     dialect_of: Callable[[str], Dialect | None]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..errors import ManifestError
 from .paths import WILD, is_path, parse_path
@@ -27,7 +29,7 @@ _PATH_TOKEN = re.compile(r"'[^']*'|\$[A-Za-z_]*(?:\.[\w-]+|\[[^\]]*\]|\.'[^']*')
 _GENERATED = "_generate_uuid"  # ids that the wire lacks are generated for every dialect
 
 
-class Translated(NamedTuple):
+class Translated(msgspec.Struct, frozen=True):
     """What an event map says. `reads` has one entry a source rule: its fact, and the paths its values come from."""
 
     rules: dict[str, Rule]
@@ -35,7 +37,7 @@ class Translated(NamedTuple):
     reads: dict[str, tuple[str, list[str]]]
 
 
-class _Context(NamedTuple):
+class _Context(msgspec.Struct, frozen=True):
     where: Where
     notes: list[str]
     usage_names: Mapping[str, list[str]]

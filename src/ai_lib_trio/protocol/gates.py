@@ -6,7 +6,9 @@ provider's declarations; what nobody says is unknown and never counts as absent.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from ..errors import CallerError
 from .manifest import Manifest
@@ -42,7 +44,7 @@ METHODS = {
 }
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True):
     """`declared`, `absent` (said not to be there), `undeclared` (others are, this is not) or `unknown` (nothing is).
 
     `by` is who says so: `model`, `provider`, or nobody.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CallerError, ManifestError
 from . import sources
@@ -24,13 +24,15 @@ from .manifest import (
     read_error_rules,
     read_manifest,
 )
-from .promote import Promotion, is_ours, promote
 from .registry import ModelFacts, ModelRef, Registry, models_of_metadata, read_models
 from .sources import Tree
 from .tree import Reader, nearest, suggestion
 from .trust import OwnKeys, check_fetched, check_variables
-from .validator import Validator, cross_faults
-from .yaml_source import Document
+from .where import Document
+
+if TYPE_CHECKING:
+    from .draft import Promotion
+    from .validator import Validator
 
 __all__ = ["Catalog"]
 
@@ -237,8 +239,10 @@ class Catalog:
         source = self.trees[tree]
         document = self._document(tree, "providers" if stem else "single", stem)
         notes: list[str] = []
-        ours = source.origin == "bundled" or is_ours(document.data)
+        ours = _is_ours(source, document)
         if not ours:
+            from .promote import promote  # few read a file in the specification's own shape
+
             self.validator().check(document, "foreign")
             document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
         found = read_manifest(
@@ -254,6 +258,8 @@ class Catalog:
         return self.strict or self.trees[tree].origin == "bundled"
 
     def _promotion(self, tree: int) -> Promotion:
+        from .draft import Promotion
+
         spec = self._document(len(self.trees) - 1, "root", "spec").data
         return Promotion(
             self._dialects_for(tree),
@@ -441,6 +447,8 @@ class Catalog:
     def validator(self) -> Validator:
         """The bundled JSON Schemas."""
         if self._validator is None:
+            from .validator import Validator  # what is bundled was checked before
+
             root = next(folder for kind, folder in self.trees[-1].folders if kind == "root")
             self._validator = Validator(
                 lambda name: bytes(root.joinpath("schemas", f"{name}.json").read_bytes()),
@@ -488,10 +496,12 @@ class Catalog:
         source = self.trees[tree]
         file = source.files("providers")[stem] if stem else source.single
         document = source.read_file(file, "providers" if stem else "")
-        ours = source.origin == "bundled" or is_ours(document.data)
+        ours = _is_ours(source, document)
         self.validator().check(document, "provider" if ours else "foreign")
         manifest = self._manifest(tree, stem)
         if source.origin == "bundled":
+            from .validator import cross_faults
+
             faults.extend(cross_faults(manifest))
 
     # ---- dist
@@ -533,6 +543,7 @@ class Catalog:
         Raises `CallerError` for what is no version 1 file, `ManifestError` for one that does not load.
         """
         from .convert import convert, yaml_text  # once in a program's life
+        from .promote import promote
 
         number = range(len(self.trees))[tree]
         stem = {**self._aliases(number), **self._stems(number)}.get(name)
@@ -565,3 +576,12 @@ class Catalog:
             document = self._document(tree, "root", "errors")
             self._error_table = read_error_rules(Reader(document.data, document.where, strict=True, notes=[]))
         return self._error_table
+
+
+def _is_ours(source: Tree, document: Document) -> bool:
+    """Whether a manifest is in our own shape, as all that is bundled is."""
+    if source.origin == "bundled":
+        return True
+    from .promote import is_ours
+
+    return is_ours(document.data)

@@ -13,10 +13,8 @@ import msgspec
 
 from ..errors import CODES, CallerError, code_of_name
 from .dialects import DIALECT_SECTIONS, Dialect, DialectOf, Family, FamilyForm, read_dialect
-from .patterns import compile_pattern
 from .tree import Reader, kind_of, suggestion
-from .where import Where
-from .yaml_source import Document
+from .where import Document, Where
 
 __all__ = [
     "Auth",
@@ -46,11 +44,11 @@ Provenance = Literal["bundled", "given", "fetched"]
 AuthType = Literal["bearer", "header", "query", "hmac_chain", "none"]
 Scope = Literal["key", "model"]
 
-ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # the specification's, and one letter may be an id
-_TAG = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
+_ID = r"[a-z0-9][a-z0-9_-]{0,63}"  # the specification's, and one letter may be an id
+_TAG = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 _AUTH_TYPES: tuple[AuthType, ...] = ("bearer", "header", "query", "hmac_chain", "none")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SCOPE_PART = re.compile(r"(?:\$\{(\w+)\}|[A-Za-z0-9._-]+)", re.ASCII)
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_SCOPE_PART = r"(?:\$\{([A-Za-z0-9_]+)\}|[A-Za-z0-9._-]+)"
 _SCOPES: tuple[Scope, ...] = ("key", "model")
 DEFAULT_TIMEOUT_MS = 10_000  # to connect; the specification's default
 DEFAULT_RETRY_STATUS = (429, 500, 502, 503, 504)  # the specification's, where a policy does not list its own
@@ -328,7 +326,7 @@ def read_manifest(
     said = list(notes or ())
     root = Reader(document.data, document.where, strict=strict, notes=said)
     ident = root.need_text("id")
-    if not ID_PATTERN.fullmatch(ident):
+    if not re.fullmatch(_ID, ident):
         raise root.where.at("id").error(f"expected an id of a-z, 0-9, - and _, got {kind_of(ident)}")
     protocol_version = root.need_text("protocol_version")
     endpoint = _endpoint(root)
@@ -401,7 +399,7 @@ def _auth(reader: Reader | None, variables: dict[str, str]) -> Auth:
         header = header or "Authorization"
     named = {key: reader.text(key) for key in ("token_env", "key_id_env", "session_env")}
     for key, variable in named.items():
-        if variable is not None and not _VARIABLE.fullmatch(variable):
+        if variable is not None and not re.fullmatch(_VARIABLE, variable):
             raise reader.where.at(key).error(f"expected the name of a variable, got {kind_of(variable)}")
         if chain is None and variable is not None and key != "token_env":
             raise reader.where.at(key).error(f"expected `{key}` with auth of type hmac_chain only")
@@ -428,7 +426,7 @@ def _chain(reader: Reader, variables: dict[str, str]) -> Chain:
     """The fields of an `hmac_chain`."""
     parts = tuple(reader.texts("scope"))
     for number, part in enumerate(parts):
-        found = _SCOPE_PART.fullmatch(part)
+        found = re.fullmatch(_SCOPE_PART, part)
         if found is None or (found.group(1) and found.group(1) not in variables):
             expected = "a word, or ${NAME} of `endpoint.variables`"
             raise reader.where.at("scope", number).error(f"expected {expected}, got {kind_of(part)}")
@@ -511,6 +509,8 @@ def read_error_rules(reader: Reader) -> ErrorRules:
     pattern, unit = None, "seconds"
     if pause is not None:
         pattern = pause.need_text("pattern")
+        from .patterns import compile_pattern  # few manifests have one
+
         compile_pattern(pattern, pause.where.at("pattern"), groups=1)
         unit = pause.choice("unit", ("seconds", "milliseconds"), "seconds")
         pause.close()
@@ -636,12 +636,12 @@ def _text_tools(reader: Reader) -> TextTools:
     dialects = []
     for number, one in enumerate(reader.items("known_dialects")):
         at = reader.where.at("known_dialects", number)
-        if not isinstance(one, dict) or not isinstance(one.get("tag"), str) or not _TAG.fullmatch(one["tag"]):
+        if not isinstance(one, dict) or not isinstance(one.get("tag"), str) or not re.fullmatch(_TAG, one["tag"]):
             raise at.error("expected a mapping with 'tag' (letters, digits, - and _) and 'map_to'")
         tool = one.get("map_to")
         dialects.append(TextDialect(one["tag"], tool if isinstance(tool, str) else ""))
     wrapper = (reader.text("wrapper") or usual.wrapper).strip("<>/` ")
-    if not _TAG.fullmatch(wrapper):
+    if not re.fullmatch(_TAG, wrapper):
         raise reader.where.at("wrapper").error(f"expected a tag of letters, digits, - and _, got {kind_of(wrapper)}")
     found = TextTools(
         format=reader.choice("format", ("xml_json", "markdown_fence", "custom"), usual.format),

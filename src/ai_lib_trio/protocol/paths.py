@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .where import Where
 
@@ -31,21 +32,19 @@ __all__ = [
 ]
 
 
-class Wild(Enum):
-    """The step `[*]`: every element of a list."""
-
-    ANY = "*"
+class Wild:
+    """The step `[*]`: every element of a list. There is one, `WILD`."""
 
     def __repr__(self) -> str:
         return "[*]"
 
 
-WILD = Wild.ANY
+WILD = Wild()
 Step = str | int | Wild
 Getter = Callable[[Any], Any]
 
 
-class Path(NamedTuple):
+class Path(msgspec.Struct, frozen=True):
     """A parsed path. `root` is "" for `$` (the request or frame), else the bound name after it.
 
     `position` is set for `$x#`, the place of a list element. `query` is set instead of `steps` where the path needs
@@ -78,9 +77,7 @@ class Path(NamedTuple):
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _KEY = re.compile(r"[A-Za-z_][\w-]*")
-_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _DIGITS = re.compile(r"\d+", re.ASCII)
-_SPACES = re.compile(r"[ \t]*")
 
 
 def is_path(value: object) -> bool:
@@ -151,8 +148,8 @@ def _dotted(text: str, at: int, where: Where) -> tuple[Step, int]:
         return int(digits.group()), digits.end()
     if key := _KEY.match(text, at):
         return key.group(), key.end()
-    if quoted := _QUOTED.match(text, at):
-        return quoted.group()[1:-1], quoted.end()
+    if (quoted := _quoted(text, at)) is not None:
+        return quoted, at + len(quoted) + 2
     raise refuse(where, text, at, "expected a key, a quoted key or an index after '.'")
 
 
@@ -163,8 +160,8 @@ def _bracketed(text: str, at: int, where: Where) -> tuple[Step, int]:
         step, at = WILD, at + 1
     elif digits := _DIGITS.match(text, at):
         step, at = int(digits.group()), digits.end()
-    elif quoted := _QUOTED.match(text, at):
-        step, at = quoted.group()[1:-1], quoted.end()
+    elif (quoted := _quoted(text, at)) is not None:
+        step, at = quoted, at + len(quoted) + 2
     else:
         raise refuse(where, text, at, "expected an index, a quoted key, '*' or a filter after '['")
     at = _spaces(text, at)
@@ -213,8 +210,17 @@ def _check_query(query: str, where: Where, text: str, at: int) -> None:
 
 
 def _spaces(text: str, at: int) -> int:
-    found = _SPACES.match(text, at)
-    return found.end() if found else at
+    while text.startswith((" ", "\t"), at):
+        at += 1
+    return at
+
+
+def _quoted(text: str, at: int) -> str | None:
+    """What stands between the quotes that open at `at`; None where none do, or none close."""
+    if not text.startswith(("'", '"'), at):
+        return None
+    end = text.find(text[at], at + 1)
+    return None if end < 0 else text[at + 1 : end]
 
 
 def refuse(where: Where, text: str, at: int, message: str) -> Exception:

@@ -15,7 +15,7 @@ from ..errors import code_of_name
 from .draft import RENAMED, Promotion
 from .formats import Formats
 from .tree import kind_of, suggestion
-from .yaml_source import Document
+from .where import Document
 
 __all__ = ["Promotion", "is_ours", "promote"]
 

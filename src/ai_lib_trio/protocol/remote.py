@@ -12,29 +12,25 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from ..errors import CallerError, ManifestError
 from .sources import Tree
 from .trust import origin_of
 
-__all__ = ["MAX_ARCHIVE_BYTES", "Cache", "Pin", "is_url", "parse_pin", "tree_of"]
+__all__ = ["MAX_ARCHIVE_BYTES", "Cache", "Pin", "parse_pin", "tree_of"]
 
 MAX_ARCHIVE_BYTES = 32 * 1024 * 1024  # unpacked; the whole bundled set is under 2 MB
 _KINDS = ("providers", "models", "dialects")
 
 
-class Pin(NamedTuple):
+class Pin(msgspec.Struct, frozen=True):
     """A URL and what holds it in place: the hash of its bytes, or a version in its path (then the first bytes that
     came are the ones it stands for)."""
 
     url: str
     sha256: str | None
-
-
-def is_url(text: str) -> bool:
-    """Whether a source is named by URL rather than by path."""
-    return re.match(r"https?://", text) is not None
 
 
 def parse_pin(text: str) -> Pin:

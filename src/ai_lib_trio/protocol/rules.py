@@ -71,8 +71,7 @@ class In(msgspec.Struct, frozen=True):
 
 Cond = And | Or | Not | Exists | Compare | In
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_OP = re.compile(r"==|!=|<=|>=|<|>")
+_OPS = ("==", "!=", "<=", ">=", "<", ">")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _EXISTS = re.compile(r"exists[ \t]*\(")
@@ -102,8 +101,8 @@ class _Parser:
         self.skip()
 
     def skip(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        while self.text.startswith((" ", "\t", "\r", "\n"), self.at):
+            self.at += 1
 
     def take(self, token: str) -> bool:
         if not self.text.startswith(token, self.at):
@@ -152,9 +151,9 @@ class _Parser:
 
     def comparison(self) -> Cond:
         path = self.path()
-        if op := _OP.match(self.text, self.at):
-            self.take(op.group())
-            return Compare(path, op.group(), self.literal())
+        for op in _OPS:
+            if self.take(op):
+                return Compare(path, op, self.literal())
         word = _WORD.match(self.text, self.at)
         if word and word.group() == "in":
             self.take("in")

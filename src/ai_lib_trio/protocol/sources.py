@@ -17,7 +17,7 @@ import msgspec
 from ..errors import ManifestError
 from .build import DIST_FORMAT, KINDS, Index, digest, unpacked
 from .manifest import Provenance
-from .yaml_source import Document, read_yaml
+from .where import Document
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -54,6 +54,11 @@ class _Packed:
 
     def read_bytes(self) -> bytes:
         return unpacked(self._file.read_bytes())
+
+
+def is_url(text: str) -> bool:
+    """Whether a source is named by URL rather than by path."""
+    return text.startswith(("http://", "https://"))
 
 
 class Tree:
@@ -132,6 +137,8 @@ class Tree:
 
     def read_file(self, file: Any, kind: str = "") -> Document:
         """The document of a file of this tree, from its text."""
+        from .yaml_source import read_yaml  # what came in a wheel is JSON
+
         return read_yaml(self._bytes(file, kind), self.name_of(file, kind))
 
     def name_of(self, file: Any, kind: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import Literal
+
+import msgspec
 
 from ..errors import CallerError, CredentialError
 from .manifest import Manifest
@@ -30,12 +31,12 @@ __all__ = [
 
 KeySource = Literal["explicit", "manifest_env", "conventional_env", "keyring"]
 
-_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_HOST_PART = re.compile(r"[a-z0-9-]{1,63}")
+_PLACEHOLDER = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([A-Za-z_][A-Za-z0-9_]*)\}"
+_HOST_PART = r"[a-z0-9-]{1,63}"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Scheme, host in lower case, port. Two URLs of one origin are one party to talk to."""
 
     scheme: str
@@ -60,6 +61,8 @@ def origin_of(url: str) -> Origin:
 
     A URL with a user name is refused: `https://known.example@other.example/` goes to the other one.
     """
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -80,7 +83,7 @@ def _shown(url: str) -> str:
 
 def placeholders(base_url: str) -> list[str]:
     """The names in `{name}` or `${NAME}` of a base URL, in order."""
-    return [match.group(1) or match.group(2) for match in _PLACEHOLDER.finditer(base_url)]
+    return [match.group(1) or match.group(2) for match in re.finditer(_PLACEHOLDER, base_url)]
 
 
 def fill(base_url: str, values: Mapping[str, str], where: Where | None = None) -> str:
@@ -89,6 +92,10 @@ def fill(base_url: str, values: Mapping[str, str], where: Where | None = None) -
     In the host a value must match `[a-z0-9-]{1,63}`, so it cannot end the host, add a port or a user; in the path it
     is percent-encoded as one segment. Raises `CallerError` (bad_argument) for a missing or unfit value.
     """
+    if "{" not in base_url:
+        return base_url
+    from urllib.parse import quote
+
     scheme, _, rest = base_url.partition("://")
     host_end = len(scheme) + 3 + len(re.split(r"[/?#]", rest, maxsplit=1)[0])
 
@@ -100,14 +107,14 @@ def fill(base_url: str, values: Mapping[str, str], where: Where | None = None) -
         if match.start() < len(scheme):
             raise _refused(f"expected no placeholder in the scheme, got {name!r}", where)
         if match.start() < host_end:
-            if not _HOST_PART.fullmatch(value):
+            if not re.fullmatch(_HOST_PART, value):
                 raise _refused(f"expected [a-z0-9-], at most 63, for {name!r} in the host, got something else", where)
             return value
         if value in (".", ".."):
             raise _refused(f"expected a path segment for {name!r}, got dots", where)
         return quote(value, safe="")
 
-    return _PLACEHOLDER.sub(value_of, base_url)
+    return re.sub(_PLACEHOLDER, value_of, base_url)
 
 
 def _refused(message: str, where: Where | None) -> CallerError:
@@ -119,7 +126,7 @@ def conventional_env(provider: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", provider.upper()) + "_API_KEY"
 
 
-class OwnKeys(NamedTuple):
+class OwnKeys(msgspec.Struct, frozen=True):
     """What the bundled set owns: the variables its manifests name or resolve, and its hosts, by provider id."""
 
     owners: Mapping[str, frozenset[str]]  # variable -> ids

@@ -16,8 +16,7 @@ import msgspec
 from ..errors import ManifestError
 from .manifest import Family, Manifest
 from .tree import kind_of, suggestion
-from .where import Key, Where
-from .yaml_source import Document
+from .where import Document, Key, Where
 
 __all__ = ["AT_LOAD", "KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys", "types_of"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
 import msgspec
 
@@ -148,7 +148,7 @@ def decoder_of(root: Node) -> msgspec.json.Decoder[Any]:
 # ---- getters ----
 
 
-class _Step(NamedTuple):
+class _Step(msgspec.Struct, frozen=True):
     """One step of a getter: `kind` is the class that the value must have."""
 
     kind: type

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from ..errors import AiLibError
 from .loader import Catalog
@@ -19,7 +20,7 @@ __all__ = ["Change", "Reloader", "watched_paths"]
 Stamps = dict[str, tuple[int, int, int]]  # path -> change time, size, inode
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """What a look at the files found: the files that differ, and the fault that kept them out, if one did."""
 
     files: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where a value of a manifest stands: file and line for every path, kept through merging.
+"""Where a value of a manifest stands: file and line for every path, kept through merging. And a file that was read.
 
 Imports `errors`. The rule that must stay true: whatever is refused at load names file, line and path.
 """
@@ -6,10 +6,11 @@ Imports `errors`. The rule that must stay true: whatever is refused at load name
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import ManifestError
 
-__all__ = ["Key", "Position", "Where"]
+__all__ = ["Document", "Key", "Position", "Where"]
 
 Key = str | int
 Position = tuple[str, int]  # file, line (1-based)
@@ -55,3 +56,22 @@ class Where:
         found = self.position()
         file, line = found if found is not None else (self.file, None)
         return ManifestError(message, file=file, line=line, path=self.path)
+
+
+class Document:
+    """One YAML document: its value, and the place of every part of it."""
+
+    __slots__ = ("data", "file", "positions")
+
+    def __init__(self, data: Any, file: str, positions: Mapping[tuple[Key, ...], Position]) -> None:
+        self.data = data
+        self.file = file
+        self.positions = positions
+
+    @property
+    def where(self) -> Where:
+        """The place of the document's root."""
+        return Where(self.file, self.positions)
+
+    def __repr__(self) -> str:
+        return f"<Document {self.file} {len(self.positions)} places>"

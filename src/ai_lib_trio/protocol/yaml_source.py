@@ -8,13 +8,13 @@ dates and `12:30` stay text; duplicate keys are errors; aliases cannot grow a sm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ManifestError
-from .where import Key, Position, Where
+from .where import Document, Key, Position, Where
 
-__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "MAX_NODES", "Document", "read_yaml", "read_yaml_documents"]
+__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "MAX_NODES", "read_yaml", "read_yaml_documents"]
 
 # The largest manifest we know of is under 100 KB and 5,000 nodes; the bounds leave room for a registry of thousands
 # of models and stop an alias bomb within milliseconds.
@@ -25,30 +25,10 @@ MAX_DEPTH = 64  # later stages recurse over values
 _TAG = "tag:yaml.org,2002:"
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
+# Compiled when the first number is read: what is bundled in a wheel is JSON.
+_INTEGER = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _MAX_NUMBER_LETTERS = 320  # the longest exact decimal form a double needs is shorter; int() of more may be slow
-
-
-class Document:
-    """One YAML document: its value, and the place of every part of it."""
-
-    __slots__ = ("data", "file", "positions")
-
-    def __init__(self, data: Any, file: str, positions: Mapping[tuple[Key, ...], Position]) -> None:
-        self.data = data
-        self.file = file
-        self.positions = positions
-
-    @property
-    def where(self) -> Where:
-        """The place of the document's root."""
-        return Where(self.file, self.positions)
-
-    def __repr__(self) -> str:
-        return f"<Document {self.file} {len(self.positions)} places>"
 
 
 def read_yaml(text: str | bytes, file: str) -> Document:
@@ -275,12 +255,12 @@ class _Composer:
         if text == "~":
             return None
         if first in "0123456789+-." and first.isascii():
-            if len(text) > _MAX_NUMBER_LETTERS and (_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)):
+            if len(text) > _MAX_NUMBER_LETTERS and (re.fullmatch(_INTEGER, text) or re.fullmatch(_FLOAT, text)):
                 raise self._error(f"expected a number of at most {_MAX_NUMBER_LETTERS} letters", here, positions)
-            if _INTEGER.fullmatch(text):
+            if re.fullmatch(_INTEGER, text):
                 base = {"0o": 8, "0x": 16}.get(text[:2], 10)
                 return int(text, base)
-            if _FLOAT.fullmatch(text):
+            if re.fullmatch(_FLOAT, text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         return text
 

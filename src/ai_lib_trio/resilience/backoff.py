@@ -6,7 +6,9 @@ Imports nothing of ours. Pure: chance is a `Random` given by the caller.
 from __future__ import annotations
 
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 __all__ = ["Backoff", "Jitter", "Strategy"]
 
@@ -14,7 +16,7 @@ Strategy = Literal["none", "exponential_backoff", "linear_backoff", "fixed_delay
 Jitter = Literal["full", "equal", "none"]
 
 
-class Backoff(NamedTuple):
+class Backoff(msgspec.Struct, frozen=True):
     """A schedule of pauses, in seconds. `none` is no pause and no retry."""
 
     strategy: Strategy = "exponential_backoff"

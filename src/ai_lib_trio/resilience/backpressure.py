@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from ..errors import AdmissionError
 from ..protocol.manifest import Scope
@@ -32,7 +34,7 @@ LATENCY_SAMPLES = 128
 MIN_SAMPLES = 20  # fewer say nothing about a tail
 
 
-class GateRules(NamedTuple):
+class GateRules(msgspec.Struct, frozen=True):
     """What a gate goes by. `scope` is what a limit is a limit of; `breaker` None is no breaker."""
 
     max_inflight: int = 1000

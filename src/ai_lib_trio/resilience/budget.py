@@ -6,12 +6,12 @@ the reserve, plus a share of the first attempts, plus a trickle by the second.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 __all__ = ["BudgetRules", "RetryBudget"]
 
 
-class BudgetRules(NamedTuple):
+class BudgetRules(msgspec.Struct, frozen=True):
     """`reserve` retries may be made at once; each first attempt adds `per_call`, each second `per_second`.
 
     A hundred calls that all fail once are all retried; a provider that stays down sees its load grow by a fifth and

@@ -14,7 +14,8 @@ while it is half open at most `probes` are on their way, and only what passed in
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+
+import msgspec
 
 from ..types.admission import BreakerState, BreakerView
 
@@ -23,7 +24,7 @@ __all__ = ["Breaker", "BreakerRules"]
 KEPT_CALLS = 1000  # of the window: enough for a share, bounded in memory
 
 
-class BreakerRules(NamedTuple):
+class BreakerRules(msgspec.Struct, frozen=True):
     """It opens at `failures` failures within `window_s` seconds that are at least `share` of the calls there.
 
     Five failures are no accident; half of the calls means that the provider is down and not just one request of many.

@@ -13,37 +13,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import msgspec
 import trio
 
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
-from ..service import Batch, Call, Outlet, Service
+from ..service import Batch, Call, Outlet, Service, UserFault
 from ..types.events import StreamingEvent, commits
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Skipped
 
-__all__ = ["Contest", "Entrant", "Judge", "Lane", "Member", "UserFault", "contest"]
+__all__ = ["Contest", "Entrant", "Judge", "Lane", "Member", "contest"]
 
 LaneState = Literal["waiting", "running", "complete", "failed", "lost", "cancelled"]
 
 
-class UserFault(Exception):
-    """A callable of the user raised. What it raised is given on as it is, never as a fault of ours."""
-
-    def __init__(self, original: Exception) -> None:
-        super().__init__(original)
-        self.original = original
-
-
-class Entrant(NamedTuple):
+class Entrant(msgspec.Struct, frozen=True):
     """Who is to take part, by name: `ref` is what the caller called it, `models` the chain of models it stands for."""
 
     ref: str
     models: tuple[str, ...]
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, frozen=True):
     """Who takes part. `enter` gives the call as it goes to it, or raises why it cannot."""
 
     ref: str

@@ -11,7 +11,7 @@ provider's manifest, and that before the defaults.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
@@ -24,17 +24,18 @@ from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
 from .budget import BudgetRules
 from .circuit_breaker import BreakerRules
-from .contest import Contest, Entrant, Member
 from .deadline import within_deadline
 from .estimate import output_asked
 from .fallback import MidStream, Step, falling_back
-from .hedge import hedging
 from .preflight import Gates, look, refusal_of
-from .quorum import Agree, agreeing
-from .race import Until, racing
 from .rate_limiter import LimitRules
 from .retry import Chance, RetryRules, retrying, rules_of
 from .text_calls import reading_calls
+
+if TYPE_CHECKING:
+    from .contest import Contest, Entrant, Member
+    from .quorum import Agree
+    from .race import Until
 
 __all__ = ["CallTerms", "Resilience", "ResilientExecutor", "Target", "from_environ"]
 
@@ -202,24 +203,32 @@ class ResilientExecutor:
 
     def race(self, entrants: Sequence[Entrant], until: Until, terms: CallTerms, state: Contest) -> Service:
         """All at once, the first that satisfies `until` wins."""
+        from .race import racing
+
         return within_deadline(racing(self._members(entrants, terms), until, state))
 
     def hedge(
         self, entrants: Sequence[Entrant], after_s: Callable[[Call], float], terms: CallTerms, state: Contest
     ) -> Service:
         """The first, and the next each time `after_s` passes without a first token."""
+        from .hedge import hedging
+
         return within_deadline(hedging(self._members(entrants, terms), after_s, state))
 
     def quorum(self, entrants: Sequence[Entrant], k: int, agree: Agree, terms: CallTerms, state: Contest) -> Service:
         """All at once, until `k` agree."""
+        from .quorum import agreeing
+
         return within_deadline(agreeing(self._members(entrants, terms), k, agree, state))
 
     def _members(self, entrants: Sequence[Entrant], terms: CallTerms) -> list[Member]:
+        from .contest import Member
+
         members = []
-        for ref, models in entrants:
-            steps = [self._step(model, terms) for model in models]
+        for entrant in entrants:
+            steps = [self._step(model, terms) for model in entrant.models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
+            members.append(Member(entrant.ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
         return members
 
     def _step(self, model: str | None, terms: CallTerms) -> Step:
@@ -336,14 +345,15 @@ def _with(rules: RetryRules, own: Resilience) -> RetryRules:
         _or(own.max_delay_s, rules.backoff.max_delay_s),
         own.jitter or rules.backoff.jitter,
     )
-    changed = rules._replace(
+    changed = msgspec.structs.replace(
+        rules,
         backoff=backoff,
         max_attempts=_or(own.max_attempts, rules.max_attempts),
         silent=_or(own.silent_retries, rules.silent),
         partial=_or(own.partial, rules.partial),
         max_hint_s=_or(own.max_hint_s, rules.max_hint_s),
     )
-    return changed._replace(max_attempts=1) if own.strategy == "none" else changed
+    return msgspec.structs.replace(changed, max_attempts=1) if own.strategy == "none" else changed
 
 
 async def _as_it_is(call: Call) -> Call:

@@ -8,8 +8,9 @@ request needs is passed over, and the call's stats say so.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import trio
 
 from ..errors import AiLibError, CallerError
@@ -18,7 +19,9 @@ from ..types.events import FinalCandidate, Rerouted, StreamEnd
 from ..types.records import CallRerouted, Listeners
 from ..types.stats import Skipped
 from .delivery import Delivery
-from .failover import Splice
+
+if TYPE_CHECKING:
+    from .failover import Splice
 
 __all__ = ["MidStream", "Step", "falling_back"]
 
@@ -26,7 +29,7 @@ MidStream = Literal["fail", "restart", "continue"]
 NOT_HERE = frozenset({"capability", "context_window", "no_credential", "credential_not_bound"})
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True):
     """One target of a chain. `enter` gives the call as it goes there, or raises why it cannot; `can_continue` says
     whether the target goes on with an answer that somebody else began."""
 
@@ -50,7 +53,11 @@ def falling_back(
 
     async def run(call: Call, outlet: Outlet) -> None:
         delivery = Delivery.of(outlet)
-        splice = Splice(delivery) if mid_stream == "continue" else None
+        splice: Splice | None = None
+        if mid_stream == "continue":
+            from .failover import Splice
+
+            splice = Splice(delivery)
         failed: AiLibError | None = None
         refused: AiLibError | None = None
         came_from = ""

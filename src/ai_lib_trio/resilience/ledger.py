@@ -8,7 +8,8 @@ entries.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from ..protocol.registry import Pricing
 from ..types.stats import Attempt, AttemptState, Billed
@@ -20,7 +21,7 @@ __all__ = ["Account", "Total", "account", "cost_of", "output_so_far", "total_of"
 _ORDER: tuple[Billed, ...] = ("nothing", "reported", "estimated", "unknown")
 
 
-class Account(NamedTuple):
+class Account(msgspec.Struct, frozen=True):
     """One attempt's usage and cost, and how well they are known."""
 
     billed: Billed
@@ -29,7 +30,7 @@ class Account(NamedTuple):
     currency: str | None
 
 
-class Total(NamedTuple):
+class Total(msgspec.Struct, frozen=True):
     """What the attempts cost together. `billed` is the weakest of theirs; `cost` sums what is known."""
 
     billed: Billed

@@ -6,11 +6,14 @@ Imports `contest`. Agreement is decided by a function over two replies; the defa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import AdmissionError, AiLibError, CallerError
 from ..service import Call, Outlet, Service
 from ..types.response import ChatResponse
-from .contest import Contest, Judge, Lane, Member, contest
+
+if TYPE_CHECKING:
+    from .contest import Contest, Judge, Lane, Member
 
 __all__ = ["Agree", "agreeing", "same_text", "when_agreed"]
 
@@ -58,6 +61,8 @@ def when_agreed(k: int, agree: Agree, total: int) -> Judge:
 
 def agreeing(members: Sequence[Member], k: int, agree: Agree, state: Contest) -> Service:
     """What `k` of the members agree on. Where none answers, the first member's error."""
+    from .contest import contest  # `same_text` is looked at by everybody, a quorum is called for by few
+
     if not 1 <= k <= len(members):
         raise CallerError(f"a quorum of {len(members)} is between 1 and {len(members)}, got {k}", kind="bad_argument")
 

@@ -7,7 +7,6 @@ stretch of time is at most its capacity plus its refill; what a reply told outwe
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import msgspec
 
@@ -19,7 +18,7 @@ MAX_PAUSE_S = 600.0  # a hint beyond it is not believed for longer: one reply ca
 EPSILON = 1e-9  # sums of floats: a bucket that is full but for rounding is full
 
 
-class LimitRules(NamedTuple):
+class LimitRules(msgspec.Struct, frozen=True):
     """Limits of the caller's own, beside what replies tell. Bursts up to one minute's worth pass at once."""
 
     requests_per_minute: float | None = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import NamedTuple
 
+import msgspec
 import trio
 
 from ..errors import AiLibError
@@ -29,7 +29,7 @@ __all__ = ["Chance", "RetryRules", "Stop", "Wait", "decide", "retrying", "rules_
 GATE_KINDS = frozenset({"breaker_open", "shed", "admission_too_late", "retry_budget", "provider_failed", "cost_cap"})
 
 
-class RetryRules(NamedTuple):
+class RetryRules(msgspec.Struct, frozen=True):
     """When a target is tried again. `max_attempts` counts the first.
 
     `on_status` adds statuses to what the standard table calls retryable; `on_names`, where given, keeps only errors of
@@ -60,13 +60,13 @@ def rules_of(policy: RetryPolicy | None) -> RetryRules:
     )
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """Try again after so many seconds."""
 
     seconds: float
 
 
-class Stop(NamedTuple):
+class Stop(msgspec.Struct, frozen=True):
     """Do not try this target again, for this reason."""
 
     reason: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+import msgspec
 import trio
 
 from ..errors import CredentialError
@@ -64,7 +65,7 @@ class Secret:
         return self
 
 
-class Credential(NamedTuple):
+class Credential(msgspec.Struct, frozen=True):
     """What was found for a provider. `name` is the variable, the keyring's service, `explicit` or `host_supplied`.
 
     `auth` is the way that the key is for, None for the manifest's first; `others` are further variables that it was
@@ -84,7 +85,7 @@ class Credential(NamedTuple):
         return (self.name, *self.others)
 
 
-class Search(NamedTuple):
+class Search(msgspec.Struct, frozen=True):
     """Where a provider's key is looked for: names only, never values."""
 
     required: tuple[str, ...]  # variables that the manifest names
@@ -191,7 +192,7 @@ class CredentialStore:
         if found is None and self._keyring is not False:
             found = await self._from_keyring(manifest.auth.key_id or manifest.id)
         if found is not None:
-            return found._replace(auth=found.auth or _way_of(manifest.auth, found.secret.reveal()))
+            return msgspec.structs.replace(found, auth=found.auth or _way_of(manifest.auth, found.secret.reveal()))
         search = search_for(manifest)
         message = f"no key for {manifest.id}; looked for {search.describe(keyring=self._keyring is not False)}"
         for line in search.diagnostics:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import Any
+
+import msgspec
 
 from ..errors import CallerError
 from .base import Headers
@@ -44,7 +45,7 @@ _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chu
 # ---- what goes out
 
 
-class Endpoint(NamedTuple):
+class Endpoint(msgspec.Struct, frozen=True):
     """Where a request goes. `host` is for connecting, `authority` for people and the host header."""
 
     host: str
@@ -56,6 +57,8 @@ class Endpoint(NamedTuple):
 
 def endpoint_of(url: str) -> Endpoint:
     """The parts of an absolute URL. Raises `CallerError` where nothing can be sent to it."""
+    from urllib.parse import quote, urlsplit
+
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -20,8 +20,9 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import trio
 
 from ..errors import TransportError
@@ -602,7 +603,7 @@ class NativeEngine:
         return address if address is not None and trio.current_time() < address.until else None
 
 
-class _Address(NamedTuple):
+class _Address(msgspec.Struct, frozen=True):
     family: int
     address: Any  # as the socket takes it
     until: float  # trio's clock; inf for one that is no answer of a resolver

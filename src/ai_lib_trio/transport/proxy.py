@@ -6,7 +6,6 @@ Loopback is never sent to a proxy: what listens there is this machine's own.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 __all__ = ["is_loopback", "proxy_for"]
@@ -16,6 +15,8 @@ def is_loopback(host: str) -> bool:
     """Whether the host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -25,17 +26,18 @@ def is_loopback(host: str) -> bool:
 def proxy_for(origin: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL for an origin such as `https://host:443`, or None for a direct connection."""
     from urllib.parse import urlsplit
-    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in the stubs
 
     parts = urlsplit(origin)
-    host = parts.hostname or ""
-    if is_loopback(host):
-        return None
     named: dict[str, str] = {}
     for name, value in environ.items():
         stem = name.lower()
         if stem.endswith("_proxy") and value and (name == stem or stem[:-6] not in named):
             named[stem[:-6]] = value
-    if proxy_bypass_environment(f"{host}:{parts.port}" if parts.port else host, named):
+    proxy = environ.get("AI_PROXY_URL") or named.get(parts.scheme) or named.get("all")
+    host = parts.hostname or ""
+    if proxy is None or is_loopback(host):
         return None
-    return environ.get("AI_PROXY_URL") or named.get(parts.scheme) or named.get("all")
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in the stubs; it is slow
+
+    is_exempt = proxy_bypass_environment(f"{host}:{parts.port}" if parts.port else host, named)
+    return None if is_exempt else proxy

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from ..errors import CallerError, CredentialError
 from ..protocol.manifest import Auth
-from .sign import key_pair, sign
 
 __all__ = [
     "Attached",
@@ -30,11 +30,11 @@ LEAST_SECRET = 12  # characters; keys have twenty and more
 
 Pairs = list[tuple[str, str]]
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a tab may stand in a header's value, a line end never
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, section 5.6.2
+_CONTROLS = r"[\x00-\x08\x0a-\x1f\x7f]"  # a tab may stand in a header's value, a line end never
 
 
-class Attached(NamedTuple):
+class Attached(msgspec.Struct, frozen=True):
     """What authentication adds to a request. `headers` and `query` carry the secret; the repr does not."""
 
     headers: Pairs
@@ -94,6 +94,8 @@ def signature(
     """
     if auth.chain is None:
         return headers
+    from .sign import key_pair, sign
+
     pair = key_pair(secret or "")
     header = auth.header or "authorization"
     signed = sign(auth.chain, pair, method=method, url=url, headers=headers, body=body, at=at, header=header)
@@ -104,8 +106,12 @@ def secrets_of(auth: Auth, secret: str | None) -> tuple[str, ...]:
     """What may not stand in anything that is shown: the key, and its parts where it has parts."""
     if secret is None:
         return ()
-    pair = key_pair(secret) if auth.chain is not None else None
-    return (secret,) if pair is None else (secret, pair.secret, *([pair.session] if pair.session else []))
+    if auth.chain is None:
+        return (secret,)
+    from .sign import key_pair
+
+    pair = key_pair(secret)
+    return (secret, pair.secret, *([pair.session] if pair.session else []))
 
 
 def holds_secret(text: str, secrets: Iterable[str]) -> bool:
@@ -123,9 +129,9 @@ def merge_headers(under: Iterable[tuple[str, str]], over: Iterable[tuple[str, st
 
 def check_header(name: str, value: str) -> None:
     """Refuse a header that cannot stand on the wire. Raises CallerError naming it; its value is never shown."""
-    if not _TOKEN.fullmatch(name):
+    if not re.fullmatch(_TOKEN, name):
         raise CallerError(f"expected a header name of letters, digits and -, got {name[:40]!r}", kind="bad_argument")
-    if _CONTROLS.search(value):
+    if re.search(_CONTROLS, value):
         raise CallerError(
             f"expected a value without line ends and control characters for the header {name}", kind="bad_argument"
         )

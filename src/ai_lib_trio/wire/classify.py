@@ -158,9 +158,6 @@ def _masked(body: bytes, secrets: Collection[str]) -> bytes:
     return body[:MAX_RAW_BYTES]
 
 
-_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})</title", re.IGNORECASE)
-
-
 def _about_body(body: bytes, value: Any) -> str:
     """What to say of a body in which the dialect found no message."""
     if value is not None:
@@ -169,7 +166,7 @@ def _about_body(body: bytes, value: Any) -> str:
     if not start:
         return "no body"
     if start.startswith("<"):
-        title = _TITLE.search(start)
+        title = re.search(r"<title[^>]{0,200}>([^<]{1,200})</title", start, re.IGNORECASE)
         said = f": {' '.join(title.group(1).split())!r}" if title else ""
         return f"a page of HTML or XML instead of the API's reply (a proxy or gateway on the way?){said}"
     return f"a body that is not JSON: {start[:200]!r}"
@@ -248,10 +245,11 @@ def retry_after(
 
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,18}(?:\.\d{0,12})?|\.\d{1,12})", re.ASCII)
-_DURATION = re.compile(r"(-?)((?:\d{1,12}(?:\.\d{1,12})?(?:ns|us|µs|μs|ms|d|h|m|s))+)", re.ASCII)
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|μs|ms|d|h|m|s)", re.ASCII)
+_DURATION = r"(-?)((?:[0-9]{1,12}(?:\.[0-9]{1,12})?(?:ns|us|µs|μs|ms|d|h|m|s))+)"
+_PART = r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|d|h|m|s)"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
+_RFC_3339 = r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?\s?([Zz]|[+-]\d\d:?\d\d)?"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def parse_pause(text: str, *, now_wall: float, unit: str = "seconds") -> float | None:
@@ -281,9 +279,9 @@ def _told(text: str, unit: str) -> tuple[bool, float | None]:
         if value >= 1e9:
             return True, value
         return False, _bounded(value / 1000 if unit == "milliseconds" else value)
-    found = _DURATION.fullmatch(text)
+    found = re.fullmatch(_DURATION, text)
     if found is not None:
-        total = sum(float(number) * _UNITS[name] for number, name in _PART.findall(found.group(2)))
+        total = sum(float(number) * _UNITS[name] for number, name in re.findall(_PART, found.group(2)))
         return False, _bounded(-total if found.group(1) else total)
     return True, _moment(text)
 
@@ -297,7 +295,7 @@ def _bounded(pause: float) -> float | None:
 @lru_cache(maxsize=64)  # a busy provider's replies of one second bear one date
 def _moment(text: str) -> float | None:
     """Seconds since 1970 of an RFC 3339 time or an HTTP date; a time without a zone is UTC."""
-    if found := _RFC_3339.fullmatch(text):
+    if text[:1].isdigit() and (found := re.fullmatch(_RFC_3339, text, re.ASCII)):
         day, clock, fraction, zone = found.groups()
         zone = "+00:00" if zone is None or zone in "Zz" else zone
         zone = zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"
@@ -305,7 +303,10 @@ def _moment(text: str) -> float | None:
             return datetime.fromisoformat(f"{day}T{clock}{zone}").timestamp() + float(fraction or 0)
         except (ValueError, OverflowError):
             return None
-    from email.utils import parsedate_to_datetime  # on first use: a tenth of what importing the client takes
+    seconds = _http_date(text)
+    if seconds is not None:
+        return seconds
+    from email.utils import parsedate_to_datetime  # for older forms; a tenth of what importing the client takes
 
     try:
         moment = parsedate_to_datetime(text)
@@ -316,6 +317,18 @@ def _moment(text: str) -> float | None:
     try:
         return moment.timestamp()
     except (ValueError, OverflowError):
+        return None
+
+
+def _http_date(text: str) -> float | None:
+    """Seconds since 1970 of a date as every server writes it (RFC 9110, IMF-fixdate); None for another form."""
+    between = (text[3:5], text[7:8], text[11:12], text[16:17], text[19:20], text[22:23], text[25:])
+    if between != (", ", " ", " ", " ", ":", ":", " GMT") or text[8:11] not in _MONTHS:
+        return None
+    day, month, year, clock = text[5:7], _MONTHS.index(text[8:11]) + 1, text[12:16], text[17:25]
+    try:
+        return datetime.fromisoformat(f"{year}-{month:02}-{day}T{clock}+00:00").timestamp()
+    except ValueError:
         return None
 
 

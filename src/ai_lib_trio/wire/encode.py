@@ -7,12 +7,10 @@ request field that is set is read by a template or stands in `drops`, every bloc
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -349,6 +347,8 @@ def _fill(path: Any, model: str) -> str:
     # A dot segment would name another resource of the same host.
     if any(part in ("", ".", "..") for part in model.split("/")):
         raise _refuse(f"expected a model id without empty or dot segments, got {short(model)}")
+    from urllib.parse import quote
+
     try:
         one, kept = quote(model, safe="@"), quote(model, safe="/@")  # `@` stands in paths as it is, before a version
     except UnicodeEncodeError as error:
@@ -389,6 +389,8 @@ def _json_bytes(body: Any, warnings: list[str]) -> bytes:
 
 def _escaped_bytes(body: Any, warnings: list[str]) -> bytes:
     """Text with half of a surrogate pair: a model's own reply may hold one, and it goes back as it came."""
+    import json  # rare
+
     try:
         text = json.dumps(msgspec.to_builtins(body), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

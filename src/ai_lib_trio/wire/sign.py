@@ -12,8 +12,9 @@ import hmac
 import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
+
+import msgspec
 
 from ..errors import CredentialError
 from ..protocol.manifest import Chain
@@ -32,7 +33,7 @@ _UNSIGNED = frozenset(
 _BLANKS = re.compile(r"\s+")
 
 
-class KeyPair(NamedTuple):
+class KeyPair(msgspec.Struct, frozen=True):
     """What is signed with: the name of the key, its secret, and the token of a session if there is one."""
 
     key_id: str

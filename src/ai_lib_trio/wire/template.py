@@ -11,7 +11,7 @@ None. What is wrong with a template is said when it is compiled, with file, line
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -56,7 +56,7 @@ class _Null:
 _NULL: Any = _Null()
 
 
-class Node(NamedTuple):
+class Node(msgspec.Struct, frozen=True):
     """A compiled part. `constant` parts give `value` every time; `listy` parts are made by a list operator.
 
     What most parts of a body are is told to what holds them, so that it need not be called: a `place` is the bound name
