@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from ai_lib_trio import AiLibError, ProviderError, TransportError
 from ai_lib_trio.pipeline.inflate import Inflater
-from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
+from ai_lib_trio.testing import Data, Fail, Head, Hold, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
 from client_support import SSE, body_of, delta, finish, frame, refused, scripted_client, streamed, whole
 from test_inflate import PACKERS
 
@@ -175,6 +175,24 @@ async def test_the_first_byte_limit_counts_from_the_sending(
     assert error.attempts[0].state == "silent"
     _, error = await outcome([Sending(), Stall()], streams=streams, per_call={"first_byte_s": 30})
     assert trio.current_time() == 639.0
+
+
+async def test_a_limit_that_passes_as_the_request_goes_out_is_called_by_its_own_name(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    """The connection is there at the instant at which the time for it is over."""
+    for _ in range(8):  # which of both is seen first is the scheduler's chance
+        start = trio.current_time()
+        is_there = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_set_at, start + 10, is_there)
+            _, error = await outcome([Hold(is_there), Sending(), Stall()], streams=True)
+        assert (error.kind, trio.current_time() - start) == ("connect_timeout", 10.0)
+
+
+async def _set_at(moment: float, event: trio.Event) -> None:
+    await trio.sleep_until(moment)
+    event.set()
 
 
 async def test_the_idle_limit_counts_from_the_last_read(quiescence: Quiescence, autojump_clock: MockClock) -> None:

@@ -89,6 +89,7 @@ class Exchange:
     __slots__ = (
         "_alarm",
         "_clock",
+        "_cut_in",
         "_error_body",
         "_home",
         "_hooks",
@@ -121,8 +122,9 @@ class Exchange:
         self._window_at = 0.0  # when the present stretch of the minimum throughput began, and what it brought
         self._window_bytes = 0
         self._idle_at = 0.0  # when silence is too long, apart from throughput
-        self._alarm = Alarm(job.end)
+        self._alarm = Alarm(self._time_is_up)
         self._phase = "connect"
+        self._cut_in: str | None = None  # the phase whose time was up
         self._pipeline: Pipeline | None = None
         self._inflater: Inflater | None = None
         self._error_body: bytearray | None = None
@@ -448,11 +450,16 @@ class Exchange:
         self._verdict = error
         return error
 
+    def _time_is_up(self) -> None:
+        # What comes in the same turn, before the exchange is cancelled, makes it no later phase's fault.
+        self._cut_in = self._phase
+        self._job.end()
+
     def _too_slow(self) -> TransportError:
         timeouts = self._timeouts
-        if self._phase == "connect":
+        if self._cut_in == "connect":
             return self._ours("connect_timeout", "could not be reached in time")
-        if self._phase == "first_byte":
+        if self._cut_in == "first_byte":
             return self._ours("first_byte_timeout", f"sent nothing for {timeouts.first_byte_s:g} s after the request")
         if self._clock.now() < self._idle_at:
             return self._ours("throughput_timeout", f"brought less than {timeouts.min_bytes_per_s:g} bytes a second")
