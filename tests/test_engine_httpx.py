@@ -17,8 +17,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ai_lib_trio import AdmissionError, CallerError, Config, Timeouts, TransportError, open_client
+from ai_lib_trio import AdmissionError, AiLibError, CallerError, Config, Timeouts, TransportError, open_client
 from ai_lib_trio.client.client import ClientBlock
+from ai_lib_trio.pipeline.inflate import Inflater
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
@@ -207,6 +208,45 @@ async def test_a_call_on_a_kept_connection_ends_with_its_client(
             await asked.wait()
         await server.wait_no_connection()
     assert ended == ["client_closed"]
+
+
+async def test_a_whole_reply_on_a_kept_connection_that_is_still_inflated_ends_with_its_client(
+    quiescence: Quiescence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it has come, so nobody waits for the connection: what ends it is not the close alone."""
+    ended: list[str] = []
+    steps = 0
+    step = Inflater.step
+
+    def counted(inflater: Inflater) -> bytes:
+        nonlocal steps
+        steps += 1
+        return step(inflater)
+
+    monkeypatch.setattr(Inflater, "step", counted)
+    packed = sized(gzip.compress(b" " * 60_000_000), headers="content-encoding: gzip\r\n")
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(sized(OK))
+        if await connection.request() is not None:
+            await connection.send(packed)
+            await connection.wait_left()
+
+    async def call(client: Any) -> None:
+        with pytest.raises(AiLibError) as info:
+            await text_of(client, streams=False)
+        ended.append(info.value.kind)
+
+    async with trio.open_nursery() as nursery, raw_server(handler) as server:
+        async with client_at(server, shutdown_grace_s=0) as client:
+            assert await text_of(client, streams=False) == "fine"
+            nursery.start_soon(call, client)
+            while not any(one.bytes_in for one in client.tree().actors[0].calls):
+                await trio.lowlevel.checkpoint()
+        assert ended == ["client_closed"]
+        assert 0 < steps < 50  # of 258
+        await server.wait_no_connection()
 
 
 async def test_a_call_on_a_kept_connection_that_is_cancelled_closes_it(quiescence: Quiescence) -> None:

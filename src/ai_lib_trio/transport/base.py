@@ -17,7 +17,8 @@ Headers = Sequence[tuple[str, str]]  # names in lower case, in the order of the 
 class WireRequest:
     """What goes out: an absolute URL, headers in order, a body. Its repr shows neither headers nor query.
 
-    `is_streamed` says that the reply is expected in many pieces; an engine may wait for it otherwise then.
+    `is_streamed` says that the reply is expected in many pieces; an engine may wait for it otherwise then. A request is
+    for one exchange: an engine may let its body go once it is sent.
     """
 
     __slots__ = ("body", "headers", "is_streamed", "method", "url")

@@ -335,13 +335,15 @@ class Connection:
     def is_alive(self) -> bool:
         """Whether an idle connection is still good: nobody closed it or spoke on it. Does not wait."""
         sock = self.sock
-        if self.poll is None and _HAS_POLL and self.sock is not None:
+        if sock is None:
+            return False
+        if self.poll is None and _HAS_POLL:
             poller = select.poll()
-            poller.register(self.sock, select.POLLIN)
+            poller.register(sock, select.POLLIN)
             self.poll = poller.poll
         if self.poll is not None and not self.poll(0):
             return True  # cheaper than to read and be told so by an exception
-        while sock is not None:
+        while True:
             try:
                 data = sock.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
@@ -353,7 +355,6 @@ class Connection:
             self.incoming.write(data)  # session tickets come behind a handshake, and are no response
             if self._decrypt() != (b"", False, None):
                 return False
-        return False
 
     def close(self) -> None:
         """Close the socket now, without a goodbye. Waits for nothing; safe to call twice."""
