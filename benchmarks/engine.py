@@ -81,6 +81,9 @@ class Counting:
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    def lend(self, reading: Any) -> bool:
+        return False
+
 
 Exchange = Callable[[str, Counting], Any]
 
@@ -115,7 +118,8 @@ async def opened(way: str, base: str, context: Any) -> AsyncIterator[Exchange]:
     engine: Any
 
     async def exchange(model: str, sink: Counting) -> None:
-        await engine.exchange(WireRequest("POST", url, list(HEADERS), _body(model, stream=True)), sink)
+        request = WireRequest("POST", url, list(HEADERS), _body(model, stream=True), is_streamed=model != "reply")
+        await engine.exchange(request, sink)
 
     async with trio.open_nursery() as nursery:
         if way == "httpx engine":
@@ -128,6 +132,7 @@ async def opened(way: str, base: str, context: Any) -> AsyncIterator[Exchange]:
 
             hub = Hub() if way == "hub" else None
             if hub is not None:
+                hub.few = 0  # it reads whatever comes in pieces
                 nursery.start_soon(hub.run)
             engine = NativeEngine(ssl_context=context, hub=hub)
         yield exchange

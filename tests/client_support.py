@@ -134,6 +134,9 @@ class WatchedSink:
     async def wait_room(self) -> None:
         self.waits += 1
 
+    def lend(self, reading: Any) -> bool:
+        return False
+
     @property
     def body(self) -> bytes:
         return b"".join(self.chunks)

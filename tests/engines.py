@@ -23,10 +23,12 @@ from ai_lib_trio.transport.native import NativeEngine
 __all__ = ["CLIENTS", "ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
 
 _needs_epoll = pytest.mark.skipif(not Hub.is_available(), reason="no epoll")
-# The native engine three ways: without a hub; with one, for replies that it reads, and for those that it does not.
+# The native engine four ways: without a hub; with one, for replies that it reads, and for those that it does not; and
+# with a reader of its own for each reply, which is lent to it.
 ENGINES = [
     "httpx",
     "native",
+    "lent",
     pytest.param("hub", marks=_needs_epoll),
     pytest.param("hub, whole replies", marks=_needs_epoll),
 ]
@@ -45,7 +47,7 @@ async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
             yield HttpxClientEngine(client)
         return
     if not kind.startswith("hub"):
-        engine: Any = HttpxEngine(**settings) if kind == "httpx" else NativeEngine(**settings)
+        engine: Any = {"httpx": HttpxEngine, "native": NativeEngine, "lent": _LentReplies}[kind](**settings)
         try:
             yield engine
         finally:
@@ -53,6 +55,7 @@ async def engine_of(kind: str, **settings: Any) -> AsyncIterator[Any]:
                 await engine.aclose()
         return
     hub = Hub()
+    hub.few = 0  # it reads whatever comes in pieces
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)
@@ -75,6 +78,48 @@ class _WholeReplies(NativeEngine):
     async def exchange(self, request: WireRequest, sink: Any) -> None:
         request.is_streamed = False
         await super().exchange(request, sink)
+
+
+class _LentReplies(NativeEngine):
+    """Every reply is read by a task of its own, as a stream's reader does it, whenever the engine lends it."""
+
+    async def exchange(self, request: WireRequest, sink: Any) -> None:
+        lending = _Lending(sink)
+        error: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lending.read)
+            try:
+                await super().exchange(request, lending)
+            except BaseException as exc:  # kept out of the nursery, which would wrap it
+                error = exc
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+
+class _Lending:
+    """A sink in front of another, that takes over the reading."""
+
+    def __init__(self, sink: Any) -> None:
+        self.sending, self.head, self.data, self.wait_room = sink.sending, sink.head, sink.data, sink.wait_room
+        self.reading: Any = None
+        self.is_lent = trio.Event()
+
+    def lend(self, reading: Any) -> bool:
+        assert self.reading is None, "lent twice"
+        self.reading = reading
+        self.is_lent.set()
+        return True
+
+    async def read(self) -> None:
+        while True:
+            await self.is_lent.wait()
+            try:
+                await self.reading.wait()
+            except trio.ClosedResourceError:
+                assert not self.reading.read()
+            if not self.reading.read():
+                self.reading, self.is_lent = None, trio.Event()
 
 
 class KeepingSink:
@@ -112,6 +157,9 @@ class KeepingSink:
         else:
             await self.more.wait()
 
+    def lend(self, reading: Any) -> bool:
+        return False
+
     @property
     def status(self) -> int | None:
         return self.heads[0][0] if self.heads else None
@@ -126,7 +174,7 @@ class KeepingSink:
 
 
 def post(server: Any, body: bytes = b"{}", *, method: str = "POST", path: str = "/v1/x", **headers: str) -> WireRequest:
-    """A request whose reply is read by the hub where the engine has one."""
+    """A request whose reply is read by the hub, or lent, where the engine does that."""
     pairs = [("content-type", "application/json"), *((name.replace("_", "-"), text) for name, text in headers.items())]
     return WireRequest(method, server.url + path, pairs, body, is_streamed=True)
 

@@ -62,12 +62,14 @@ def once(*answers: bytes, then: str = "close") -> Callable[[Connection], Awaitab
 TRANSPORT: Any = "auto"
 
 
-@pytest.fixture(autouse=True, params=["httpx", "native", "native without a hub"])
+@pytest.fixture(autouse=True, params=["httpx", "native", "native without a hub", "native, read by the hub"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the clients of a test move their bytes by."""
-    name, _, without = request.param.partition(" ")
-    if without:
+    name, _, _ = request.param.replace(",", "").partition(" ")
+    if request.param == "native without a hub":
         monkeypatch.setattr(Hub, "is_available", lambda: False)
+    elif request.param == "native, read by the hub":
+        monkeypatch.setattr(Hub, "few", 0)
     monkeypatch.setattr(sys.modules[__name__], "TRANSPORT", name)
     return str(request.param)
 

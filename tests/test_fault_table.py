@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MODULE = [sys.executable, "-m", "benchmarks.faults"]
+HUB_READS = [  # even for a single stream
+    sys.executable,
+    "-c",
+    "import runpy; from ai_lib_trio.transport.hub import Hub; Hub.few = 0; "
+    "runpy.run_module('benchmarks.faults', run_name='__main__')",
+]
 
 
-@pytest.mark.parametrize("transport", ["native", "httpx"])
+@pytest.mark.parametrize("transport", ["native", "hub", "httpx"])
 @pytest.mark.parametrize("only", ["refused", "status 429", "clean early end", "every character", "a crashed actor"])
 def test_a_row_of_the_fault_table_is_full(only: str, transport: str) -> None:
+    engine = "native" if transport == "hub" else transport
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--json", "--only", only, "--transport", transport],
+        [*(HUB_READS if transport == "hub" else MODULE), "--json", "--only", only, "--transport", engine],
         cwd=ROOT,
         capture_output=True,
         text=True,

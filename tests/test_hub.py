@@ -63,6 +63,11 @@ class Member:
         self.peer.close()
 
 
+@pytest.fixture(autouse=True)
+def the_hub_reads_however_few_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "few", 0)
+
+
 @pytest.fixture
 def log() -> list[Any]:
     return []

@@ -31,6 +31,7 @@ __all__ = [
     "Gate",
     "Outlet",
     "Service",
+    "Source",
     "Ticket",
     "Timeouts",
     "UserFault",
@@ -48,6 +49,21 @@ class UserFault(Exception):
         self.original = original
 
 
+class Source(Protocol):
+    """A running reply that was lent to its reader: who waits for it reads it, and no other task wakes up for that."""
+
+    def wait(self) -> Awaitable[None]:
+        """To be awaited at once: until there may be something to read. Always a checkpoint.
+
+        Raises `trio.ClosedResourceError`, here or there, where the reply was ended meanwhile.
+        """
+        ...
+
+    def read(self) -> bool:
+        """Read once, without waiting; what it brought is in the outlet then. False: never read it again."""
+        ...
+
+
 class Outlet(Protocol):
     """Where a service writes what it has. One writer at a time."""
 
@@ -57,6 +73,10 @@ class Outlet(Protocol):
 
     async def wait_room(self) -> None:
         """Wait until there is room for one more batch. Cancelled, nothing is lost that was sent."""
+        ...
+
+    def lend(self, source: Source) -> bool:
+        """Let the reader read the running reply by itself. False: it cannot, or not yet."""
         ...
 
 
@@ -202,6 +222,9 @@ class FoldOutlet:
 
     async def wait_room(self) -> None:
         return None
+
+    def lend(self, source: Source) -> bool:
+        return False
 
 
 # ---- the gate in front of a provider: state that an actor owns, behind one protocol

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from ..pipeline import Pipeline
 from ..pipeline.inflate import Inflater
 from ..protocol.manifest import ErrorRules
 from ..service import Batch, Gate, Timeouts
-from ..transport.base import Engine, Headers, Leasing, WireRequest
+from ..transport.base import Engine, Headers, Leasing, Reading, WireRequest
 from ..types.admission import LimitsSeen
 from ..types.events import (
     Metadata,
@@ -101,6 +101,7 @@ class Exchange:
         "_pipeline",
         "_plain_bytes",
         "_progress",
+        "_reading",
         "_target",
         "_timeouts",
         "_verdict",
@@ -126,6 +127,7 @@ class Exchange:
         self._phase = "connect"
         self._cut_in: str | None = None  # the phase whose time was up
         self._pipeline: Pipeline | None = None
+        self._reading: Reading | None = None  # lent by the engine
         self._inflater: Inflater | None = None
         self._error_body: bytearray | None = None
         self._plain_bytes = 0
@@ -305,6 +307,9 @@ class Exchange:
         self._progress.bytes_in += len(chunk)
         if self._phase == "drain":
             return True
+        if self._reading is not None:  # its reader's time until it waits again
+            self._clock.move(self._alarm, math.inf)
+            return self._plain(chunk) and self._phase != "drain"
         now = self._clock.now()
         self._idle_at = now + self._timeouts.idle_s
         self._clock.move(self._alarm, self._idle_at)
@@ -342,6 +347,38 @@ class Exchange:
         self._clock.move(self._alarm, self._idle_at)
         if self._timeouts.min_bytes_per_s > 0 and self._phase == "idle":
             self._measure(0, now)
+
+    def lend(self, reading: Reading) -> bool:
+        """See `transport.base.Sink`. Lent once output has begun: until then the caller may have others things to do."""
+        if self._progress.first_token_at is None or self._phase != "idle" or self._inflater is not None:
+            return False
+        if self._timeouts.min_bytes_per_s > 0 or not self._job.outlet.lend(self):
+            return False
+        self._reading = reading
+        self._clock.move(self._alarm, math.inf)
+        return True
+
+    # ---- the source of its reader (`service.Source`), while the engine's reading is lent
+
+    def wait(self) -> Awaitable[None]:
+        """See `service.Source`."""
+        assert self._reading is not None
+        if self._alarm.due == math.inf:  # else the silence of before goes on
+            self._idle_at = self._clock.now() + self._timeouts.idle_s
+            self._clock.move(self._alarm, self._idle_at)
+        return self._reading.wait()
+
+    def read(self) -> bool:
+        """See `service.Source`."""
+        if self._reading is None:
+            return False
+        if self._reading.read():
+            return True
+        self._reading = None
+        if self._phase == "idle":
+            self._idle_at = self._clock.now() + self._timeouts.idle_s
+            self._clock.move(self._alarm, self._idle_at)
+        return False
 
     def _measure(self, body_bytes: int, now: float) -> None:
         """Hold the reply to its minimum throughput: each stretch of it must bring so much, or it ends there."""
@@ -451,6 +488,10 @@ class Exchange:
         return error
 
     def _time_is_up(self) -> None:
+        if self._reading is not None and not self._reading.is_silent():
+            # Something came, and its reader does something else.
+            self._clock.move(self._alarm, math.inf)
+            return
         # What comes in the same turn, before the exchange is cancelled, makes it no later phase's fault.
         self._cut_in = self._phase
         self._job.end()

@@ -17,7 +17,7 @@ import trio
 
 from ..errors import AiLibError
 from ..protocol.manifest import Manifest
-from ..transport.base import Engine, Headers, WireRequest
+from ..transport.base import Engine, Headers, Reading, WireRequest
 from ..types.records import HealthChanged
 from .hooks import Hooks
 from .life import Life
@@ -97,6 +97,10 @@ class _Status:
 
     async def wait_room(self) -> None:
         """See `transport.base.Sink`."""
+
+    def lend(self, reading: Reading) -> bool:
+        """See `transport.base.Sink`."""
+        return False
 
 
 class HealthActor(Life):

@@ -357,6 +357,9 @@ class _Status:
     async def wait_room(self) -> None:
         return
 
+    def lend(self, reading: Any) -> bool:
+        return False
+
 
 async def _status_of(engine: Any, url: str) -> int | str:
     """The status of the address, whatever it is; or why there was none."""

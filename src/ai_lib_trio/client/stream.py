@@ -211,7 +211,10 @@ class ChatStream:
         drive = self._drive if self._drive is not None else await self._start(is_attended=False)
         try:
             while True:
-                await drive.outlet.news()
+                try:  # noqa: SIM105 - in the hottest loop, and this costs nothing
+                    await drive.outlet.news()
+                except trio.ClosedResourceError:
+                    pass  # its connection was closed: why, the outlet is told
                 batch = drive.outlet.take()
                 if batch is None:
                     break
@@ -222,7 +225,7 @@ class ChatStream:
                     self._next = 1
                     return batch[0]
         except trio.BusyResourceError:  # the other reader's stream is not ours to end
-            raise
+            raise trio.BusyResourceError("another task is reading this stream") from None
         except BaseException:
             # Cancelled while waiting. Outside a block nobody else would close the call.
             if not self._is_entered:

@@ -14,7 +14,7 @@ import trio
 from ..actors.hooks import Hooks
 from ..actors.target import Target
 from ..errors import AiLibError
-from ..service import Batch, Call, Outlet, Service
+from ..service import Batch, Call, Outlet, Service, Source
 from ..types.records import CallContent, CallEnded, CallStarted, FeedbackGiven
 from ..types.request import Request
 from ..types.response import Fold
@@ -78,6 +78,10 @@ class _Copying:
     async def wait_room(self) -> None:
         """See `service.Outlet`."""
         await self._outlet.wait_room()
+
+    def lend(self, source: Source) -> bool:
+        """See `service.Outlet`."""
+        return self._outlet.lend(source)
 
 
 def telling(service: Service, hooks: Hooks, *, with_content: bool) -> Service:

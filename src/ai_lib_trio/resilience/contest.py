@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from ..errors import AdmissionError, AiLibError, CallerError, InternalError
-from ..service import Batch, Call, Outlet, Service, UserFault
+from ..service import Batch, Call, Outlet, Service, Source, UserFault
 from ..types.events import StreamingEvent, commits
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Skipped
@@ -87,6 +87,10 @@ class Lane:
             await self._has_won.wait()
         if self._onward is not None:
             await self._onward.wait_room()
+
+    def lend(self, source: Source) -> bool:
+        """See `service.Outlet`."""
+        return self._onward is not None and self._onward.lend(source)
 
     # ---- its run
 

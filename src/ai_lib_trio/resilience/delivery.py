@@ -6,7 +6,7 @@ caller with that output or with its end, or, if the attempt fails first, not at 
 
 from __future__ import annotations
 
-from ..service import Batch, Outlet
+from ..service import Batch, Outlet, Source
 from ..types.events import Rerouted, StreamingEvent, has_output
 
 __all__ = ["Delivery"]
@@ -41,6 +41,10 @@ class Delivery:
     async def wait_room(self) -> None:
         """See `service.Outlet`."""
         await self._outlet.wait_room()
+
+    def lend(self, source: Source) -> bool:
+        """See `service.Outlet`."""
+        return self._outlet.lend(source)
 
     def begin(self) -> None:
         """A new attempt: what the last one said before any output is dropped with it."""

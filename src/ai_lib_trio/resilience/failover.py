@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..service import Batch
+from ..service import Batch, Source
 from ..types.events import (
     Metadata,
     OpaqueBlock,
@@ -166,6 +166,10 @@ class Splice:
     async def wait_room(self) -> None:
         """See `service.Outlet`."""
         await self._outlet.wait_room()
+
+    def lend(self, source: Source) -> bool:
+        """See `service.Outlet`."""
+        return self._outlet.lend(source)
 
     def _add(self, event: StreamingEvent, out: list[StreamingEvent]) -> None:
         if isinstance(event, PartialContentDelta):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AiLibError
 from ..protocol.manifest import TextTools
-from ..service import Batch, Call, Outlet, Service, send
+from ..service import Batch, Call, Outlet, Service, Source, send
 
 if TYPE_CHECKING:
     from ..pipeline.text_tools import CallsInText
@@ -37,6 +37,10 @@ class _Reading:
     async def wait_room(self) -> None:
         """See `service.Outlet`."""
         await self._outlet.wait_room()
+
+    def lend(self, source: Source) -> bool:
+        """See `service.Outlet`."""
+        return self._outlet.lend(source)
 
 
 def reading_calls(service: Service) -> Service:

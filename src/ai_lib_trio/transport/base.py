@@ -6,10 +6,10 @@ connection is back in the engine's pool or closed, and nothing calls the sink ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Engine", "Headers", "Leasing", "Sink", "WireRequest"]
+__all__ = ["Engine", "Headers", "Leasing", "Reading", "Sink", "WireRequest"]
 
 Headers = Sequence[tuple[str, str]]  # names in lower case, in the order of the wire
 
@@ -36,6 +36,25 @@ class WireRequest:
         return f"<WireRequest {self.method} {self.url.partition('?')[0]} {len(self.body)} bytes>"
 
 
+class Reading(Protocol):
+    """A reply between two reads, as its engine lends it to a sink. Valid until `read` says False or it is closed."""
+
+    def wait(self) -> Awaitable[None]:
+        """To be awaited at once: until there may be something to read. Always a checkpoint.
+
+        Raises `trio.ClosedResourceError`, here or there, where the connection was closed.
+        """
+        ...
+
+    def read(self) -> bool:
+        """Read once, without waiting, and push it. False: the engine goes on by itself, or ends; never read again."""
+        ...
+
+    def is_silent(self) -> bool:
+        """Whether there is nothing to read now."""
+        ...
+
+
 class Sink(Protocol):
     """Where an engine pushes a reply. The synchronous methods never block and may raise: then the exchange ends
     with that exception and the connection is closed."""
@@ -54,6 +73,13 @@ class Sink(Protocol):
 
     async def wait_room(self) -> None:
         """Wait until the next piece may be read."""
+        ...
+
+    def lend(self, reading: Reading) -> bool:
+        """Take the reading over, from the task that `exchange` runs in. False: not now, the engine reads on.
+
+        An engine may ask before any read, once the head is there. It need not, and then it pushes all by itself.
+        """
         ...
 
 

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 import trio
 
-__all__ = ["Hub", "Member"]
+__all__ = ["Hub", "Member", "take_turn"]
 
 MAX_READY = 1024  # sockets asked for at once
+FEW_STREAMS = 256  # at fifty events a second each, about two are ready in a turn: from there on the hub is cheaper
 TURN_BYTES = 256 * 1024  # four full reads, some milliseconds of decoding: the longest that others wait for the hub
 
 
@@ -43,13 +44,34 @@ class Member(Protocol):
         ...
 
 
+def take_turn(member: Member) -> int:
+    """One read of a member, in the context of its exchange. Gives its bytes; a fault is kept there, and not raised."""
+    size = 0
+    context = member.context
+    try:
+        size = member.readable() if context is None else context.run(member.readable)
+    except Exception as exc:  # who reads for others is the supervisor of its turns: what ends one exchange is its alone
+        member.fault = exc
+    if member.is_full or member.is_over or member.fault is not None:
+        member.wake()
+    return size
+
+
 class Hub:
     """Members join while they may be read. `run` is the hub's task; when it has ended, members are never read again."""
+
+    few = FEW_STREAMS
 
     def __init__(self) -> None:
         self._members: dict[int, Member] = {}
         self._epoll = select.epoll()
+        self.streams = 0  # running replies that it reads, or would if there were more of them; their connections count
         self.turns = 0  # for tests and benchmarks
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether enough replies run at once that reading for all of them costs less than each reader's own waiting."""
+        return self.streams > self.few
 
     @staticmethod
     def is_available() -> bool:
@@ -77,6 +99,8 @@ class Hub:
     def leave(self, member: Member, fd: int | None = None) -> None:
         """Do not read for this member any more. To be called before its socket is closed."""
         if fd is None:
+            if member.sock is None:
+                return  # closed, and so it left
             fd = member.sock.fileno()
         if self._members.get(fd) is not member:
             return
@@ -97,7 +121,9 @@ class Hub:
                     member = members.get(fd)
                     if member is None:
                         continue  # it left earlier in this turn
-                    spent += self._turn(member)
+                    spent += take_turn(member)
+                    if member.is_full or member.fault is not None:
+                        self.leave(member)
                     if spent > TURN_BYTES:
                         spent = 0
                         await trio.lowlevel.checkpoint()
@@ -109,17 +135,3 @@ class Hub:
         if not self._epoll.closed:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
-
-    def _turn(self, member: Member) -> int:
-        size = 0
-        context = member.context
-        try:
-            size = member.readable() if context is None else context.run(member.readable)
-        except Exception as exc:  # the hub is the supervisor of its turns: what ends one exchange is that one's alone
-            member.fault = exc
-        if member.is_full or member.fault is not None:
-            self.leave(member)
-            member.wake()
-        elif member.is_over:
-            member.wake()
-        return size

@@ -19,7 +19,7 @@ import select
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -28,7 +28,7 @@ import trio
 from ..errors import TransportError
 from .base import Sink, WireRequest
 from .http1 import Endpoint, ResponseReader, endpoint_of, head_of
-from .hub import Hub
+from .hub import Hub, take_turn
 from .tls import default_context
 
 __all__ = ["NativeEngine"]
@@ -60,11 +60,11 @@ class Connection:
         "incoming",
         "is_full",
         "is_over",
+        "is_streamed",
         "on_idle_news",
         "outgoing",
         "poll",
         "reader",
-        "reads_itself",
         "sink",
         "sock",
         "task",
@@ -85,7 +85,7 @@ class Connection:
         self.context: contextvars.Context | None = None
         self.task: trio.lowlevel.Task | None = None
         self.idle_at = 0.0
-        self.reads_itself = hub is None
+        self.is_streamed = False
         self.poll: Callable[[int], list[tuple[int, int]]] | None = None  # made when it is asked whether it is alive
         self.has_head = False
         self.is_full = False
@@ -98,17 +98,18 @@ class Connection:
     def begin(self, request: WireRequest, sink: Sink) -> None:
         """Belong to an exchange.
 
-        What comes in many pieces is the hub's to read. What comes in one or two, as a rule, is read by the task that
-        waits for it: a turn of the scheduler less, and the hub none the busier.
+        What comes in one piece or two is read by the task that waits for it: a turn of the scheduler less than by the
+        hub. What comes in many is lent to its reader, for the same reason; where many such run at once, the hub reads.
         """
         self.reader = ResponseReader(request.method)
         self.sink = sink
-        self.reads_itself = self.hub is None or not request.is_streamed
+        self.is_streamed = request.is_streamed
+        if request.is_streamed:
+            self.context = trio.lowlevel.current_task().context
         if self.hub is not None:
-            if self.reads_itself:
+            self.hub.streams += request.is_streamed
+            if not (request.is_streamed and self.hub.is_worth_it):
                 self.hub.leave(self)
-            else:
-                self.context = trio.lowlevel.current_task().context
         self.has_head = self.is_full = self.is_over = False
         self.fault = None
 
@@ -116,6 +117,9 @@ class Connection:
         """Belong to nobody. Whether another request may follow."""
         reader, self.reader = self.reader, None
         self.sink = self.context = self.fault = None
+        if self.hub is not None:
+            self.hub.streams -= self.is_streamed
+        self.is_streamed = False
         return self.is_over and reader is not None and reader.is_reusable and self.sock is not None
 
     def readable(self) -> int:
@@ -293,11 +297,11 @@ class Connection:
                 await trio.lowlevel.checkpoint()
             elif self.sock is None:
                 raise self.lost()
-            elif self.hub is None or self.reads_itself or not self.hub.join(self):
-                await self._read_once(self.sock)
-            else:
+            elif self.is_streamed and self._is_read_by_another(sink):
                 self.task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._leave)
+            else:
+                await self._read_once(self.sock)
             if self.fault is not None:
                 fault, self.fault = self.fault, None
                 try:
@@ -309,6 +313,14 @@ class Connection:
                 await sink.wait_room()
             if self.is_over:
                 return
+
+    def _is_read_by_another(self, sink: Sink) -> bool:
+        """Whether the hub or the reply's reader reads from here on, while the exchange's task sleeps."""
+        if self.hub is not None:
+            if self.hub.is_worth_it:
+                return self.hub.join(self)
+            self.hub.leave(self)
+        return self.has_head and sink.lend(self)
 
     async def _read_once(self, sock: socket.socket) -> None:
         try:
@@ -330,6 +342,33 @@ class Connection:
         if task is not None:
             trio.lowlevel.reschedule(task)
 
+    # ---- lent to the reader of its reply, while its exchange's task sleeps (`base.Reading`)
+
+    def wait(self) -> Awaitable[None]:
+        """See `base.Reading`."""
+        if self.sock is None:
+            raise trio.ClosedResourceError
+        return trio.lowlevel.wait_readable(self.sock)  # noqa: ASYNC105 - the reader awaits it
+
+    def read(self) -> bool:
+        """See `base.Reading`."""
+        if self.task is None:  # the exchange goes on by itself, or was ended
+            return False
+        take_turn(self)
+        if self.hub is not None and self.hub.is_worth_it:
+            self.wake()
+        return self.task is not None
+
+    def is_silent(self) -> bool:
+        """See `base.Reading`."""
+        if self.sock is None:
+            return True
+        if self.poll is None and _HAS_POLL:
+            poller = select.poll()
+            poller.register(self.sock, select.POLLIN)
+            self.poll = poller.poll
+        return not (self.poll(0) if self.poll is not None else select.select([self.sock], [], [], 0)[0])
+
     # ---- idle, and closing
 
     def is_alive(self) -> bool:
@@ -337,11 +376,7 @@ class Connection:
         sock = self.sock
         if sock is None:
             return False
-        if self.poll is None and _HAS_POLL:
-            poller = select.poll()
-            poller.register(sock, select.POLLIN)
-            self.poll = poller.poll
-        if self.poll is not None and not self.poll(0):
+        if self.is_silent():
             return True  # cheaper than to read and be told so by an exception
         while True:
             try:
