@@ -375,7 +375,7 @@ class Exchange:
         if self._reading.read():
             return True
         self._reading = None
-        if self._phase == "idle":
+        if self._phase == "idle" and not self._job.is_ended:
             self._idle_at = self._clock.now() + self._timeouts.idle_s
             self._clock.move(self._alarm, self._idle_at)
         return False
