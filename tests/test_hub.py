@@ -447,6 +447,23 @@ async def test_a_bug_in_one_calls_decoding_ends_that_call_and_its_siblings_go_on
         assert client.tree().actors[0].bugs == 1
 
 
+async def test_a_sink_that_closes_its_connection_and_is_full_ends_its_exchange_alone(quiescence: Quiescence) -> None:
+    class Closing(KeepingSink):
+        def data(self, chunk: bytes) -> bool:
+            super().data(chunk)
+            if len(self.chunks) == 2:
+                for connection in list(engine._busy):
+                    connection.close()
+            return len(self.chunks) < 2
+
+    async with raw_server(streaming) as server, engine_of("hub") as engine:
+        sink = Closing(room=True)
+        with pytest.raises(TransportError):
+            await fetch(engine, post(server), sink)
+        assert len(sink.chunks) == 2
+        assert (await fetch(engine, post(server))).body == b"".join(STREAM)
+
+
 async def test_one_hub_serves_all_providers_of_a_client_and_ends_with_it(quiescence: Quiescence) -> None:
     async with raw_server(streaming) as server:
         settings = {
