@@ -3,6 +3,8 @@
 Imports `service` and trio. The rule that must stay true: what was sent is either taken by the caller or dropped with
 the call, and while the caller does not read, no more than one batch waits here (and one read waits to become the next).
 
+A running reply may be lent to the reader (`lend`). Then `news` waits for its source and `take` reads from it.
+
 Why not a trio memory channel: it says whether a batch fitted, not whether a reader took it, so that bound would be a
 batch wider; and a hop through it costs 8 us where this one costs 4 (CPython 3.13, one core).
 """

@@ -4,9 +4,9 @@ Imports `errors`, `base`, `http1`, `tls`, `hub` and trio. The rule that must sta
 the engine's stack, or owned by one exchange, or closed; closing waits for nobody.
 
 A read goes in one synchronous step from the socket through TLS and HTTP into the sink (`Connection.readable`). Who
-calls it is the only difference between the two ways to wait: the exchange's own task after `wait_readable`, or the hub,
-for all connections of a client at once (`hub`): streams, and what is idle. Sending and connecting are the exchange's
-either way.
+calls it is the only difference between the three ways to wait: the exchange's own task after `wait_readable`; the task
+that takes the reply, where it was lent to it (`base.Reading`); or the hub, for many streams at once and for what is idle
+(`hub`). Sending and connecting are the exchange's either way.
 """
 
 from __future__ import annotations
