@@ -10,7 +10,7 @@ trio watches the hub's own epoll descriptor, level-triggered. Reading happens in
 the exchange's task. A turn is bounded: after `TURN_BYTES` other tasks get theirs.
 
 A turn of the hub comes before its readers' turn, and costs as much as they do; for many sockets that are ready together
-it saves more (a watch set and taken for each). So few streams are read by their readers (`Hub.few`), and many by the hub.
+it saves more: a watch set and taken for each. So few streams are read by their readers (`Hub.few`), many by the hub.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ the engine's stack, or owned by one exchange, or closed; closing waits for nobod
 
 A read goes in one synchronous step from the socket through TLS and HTTP into the sink (`Connection.readable`). Who
 calls it is the only difference between the three ways to wait: the exchange's own task after `wait_readable`; the task
-that takes the reply, where it was lent to it (`base.Reading`); or the hub, for many streams at once and for what is idle
-(`hub`). Sending and connecting are the exchange's either way.
+that takes the reply, where it was lent to it (`base.Reading`); or the `hub`, for many streams at once and for what is
+idle. Sending and connecting are the exchange's either way.
 """
 
 from __future__ import annotations
