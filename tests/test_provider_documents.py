@@ -98,7 +98,12 @@ def test_reasoning_goes_back_where_the_provider_takes_it(provider: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "field"), [("moonshot", "max_completion_tokens"), ("minimax", "max_completion_tokens")]
+    ("provider", "field"),
+    [
+        ("moonshot", "max_completion_tokens"),
+        ("minimax", "max_completion_tokens"),
+        ("qwen", "max_completion_tokens"),
+    ],
 )
 def test_the_bound_on_output_has_the_name_that_is_not_deprecated(provider: str, field: str) -> None:
     request = Request(model="m", messages=(Message.user("Hi"),), max_tokens=9)
