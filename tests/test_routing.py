@@ -375,7 +375,7 @@ async def test_one_that_cannot_do_what_is_asked_is_not_in_the_chain(
     places = Places()
     tool = ToolDefinition("t", "d", {"type": "object"})
     async with scripted_client(ScriptedTransport(echo)) as client:
-        small = client.models.find(where=lambda one: "tools" not in (one.facts.capabilities or {"tools"}))
+        small = client.models.find(where=lambda one: "tools" in one.facts.absent)
     unable = next(one.ref for one in small if one.ref.startswith("openai/"))
     async with routed(places, ModelArray("two", [unable, OTHER_MODEL], strategy=capable)) as client:
         await client.chat("x").tools(tool).execute()

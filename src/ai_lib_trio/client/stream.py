@@ -79,6 +79,15 @@ class Drive:
                 self._ended.set()
             client._drive_ended(self)
 
+    async def ends_soon(self) -> bool:
+        """Whether it ended in the few turns that this takes. Where many leave at one moment, all their connections are
+        closed before the first of them has to make a bound and wait."""
+        for _ in range(LEAVE_TURNS):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self.is_over:
+                return True
+        return False
+
     async def wait_ended(self) -> None:
         """Wait until nothing of the call is left."""
         if self._ended is None:
@@ -170,11 +179,8 @@ class ChatStream:
             return
         drive.scope.cancel()  # which closes its connection
         drive.outlet.close_reader()
-        for _ in range(LEAVE_TURNS):
-            # Where many leave at one moment, all their connections are closed before the first of them waits.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            if drive.is_over:
-                return
+        if await drive.ends_soon():
+            return
         with trio.move_on_after(LEAVE_S, shield=True) as bound:
             await drive.wait_ended()
         if bound.cancelled_caught:
