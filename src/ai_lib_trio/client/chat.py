@@ -7,7 +7,7 @@ of many requests, in many tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
@@ -116,7 +116,7 @@ class ChatRequestBuilder:
 
     def stop(self, *sequences: str) -> ChatRequestBuilder:
         """Texts at which the model stops."""
-        return self._with(stop_sequences=tuple(sequences))
+        return self._with(stop_sequences=tuple(_text("a stop sequence", text) for text in sequences))
 
     def seed(self, value: int) -> ChatRequestBuilder:
         """The seed of the provider's own chance, where it has one. The pauses between retries go by `Config.seed`."""
@@ -154,6 +154,8 @@ class ChatRequestBuilder:
 
     def parallel_tool_calls(self, allowed: bool) -> ChatRequestBuilder:
         """Whether the model may ask for several calls in one reply."""
+        if not isinstance(allowed, bool):
+            raise CallerError(f"parallel_tool_calls is True or False, got {allowed!r}", kind="bad_argument")
         return self._with(parallel_tool_calls=allowed)
 
     def response_format(
@@ -173,37 +175,37 @@ class ChatRequestBuilder:
 
     def reasoning_effort(self, level: str) -> ChatRequestBuilder:
         """How much to reason: `low`, `medium`, `high`, or a word of the provider's own."""
-        return self._with(reasoning_effort=level)
+        return self._with(reasoning_effort=_text("reasoning_effort", level))
 
     def thinking(self, settings: dict[str, Any]) -> ChatRequestBuilder:
         """The provider's own reasoning settings, as its wire has them."""
-        return self._with(thinking=settings)
+        return self._with(thinking=_mapping("thinking", settings))
 
     def metadata(self, values: dict[str, Any]) -> ChatRequestBuilder:
         """Sent to the provider where its wire has a place for it."""
-        return self._with(metadata=values)
+        return self._with(metadata=_mapping("metadata", values))
 
     def extra(self, fields: dict[str, Any]) -> ChatRequestBuilder:
         """Fields merged into the body as they are, last: for what the standard request has no name for."""
-        return self._with(extra={**(self._request.extra or {}), **fields})
+        return self._with(extra={**(self._request.extra or {}), **_mapping("extra", fields)})
 
     def headers(self, values: dict[str, str]) -> ChatRequestBuilder:
         """Headers to add, over those given before. The auth header cannot be overridden."""
-        return self._with(headers={**(self._request.headers or {}), **values})
+        return self._with(headers={**(self._request.headers or {}), **_mapping("headers", values)})
 
     def query(self, values: dict[str, str]) -> ChatRequestBuilder:
         """Parameters to add to the URL. One that carries the key cannot be overridden."""
-        return self._with(query={**(self._request.query or {}), **values})
+        return self._with(query={**(self._request.query or {}), **_mapping("query", values)})
 
     # ---- terms
 
     def model(self, ref: str) -> ChatRequestBuilder:
         """Another model than the client's, as `provider/model`."""
-        return self._on(model=ref)
+        return self._on(model=_text("a model", ref))
 
     def api(self, family: str) -> ChatRequestBuilder:
         """One of the provider's API families, where it has several."""
-        return self._on(api=family)
+        return self._on(api=_text("api", family))
 
     def deadline(self, seconds: float) -> ChatRequestBuilder:
         """The whole call, from now on `execute` or `stream`, takes at most so long; then kind `deadline` is raised."""
@@ -268,6 +270,8 @@ class ChatRequestBuilder:
         from the start; `continue` hands what came to the next model that can go on with it. Without models the
         client's fallbacks stay.
         """
+        for model in models:
+            _text("a model", model)
         unknown = sorted(set(on) - set(CODES))
         if unknown:
             raise CallerError(f"{unknown[0]!r} is no standard code", kind="bad_argument")
@@ -278,7 +282,7 @@ class ChatRequestBuilder:
 
     def tenant(self, name: str) -> ChatRequestBuilder:
         """Whose call it is, for a fair share where calls have to wait. Never on the wire."""
-        return self._on(tenant=name)
+        return self._on(tenant=_text("a tenant", name))
 
     def cost_cap(self, most: float) -> ChatRequestBuilder:
         """The most that all attempts of the call may cost together, in the currency of the prices.
@@ -293,6 +297,10 @@ class ChatRequestBuilder:
 
     def cancel_token(self, token: CancelToken) -> ChatRequestBuilder:
         """A token that may end this call from elsewhere."""
+        from .cancel import CancelToken  # who calls this has loaded it
+
+        if not isinstance(token, CancelToken):
+            raise CallerError(f"expected a CancelToken, got {type(token).__name__}", kind="bad_argument")
         return self._on(tokens=(*self._terms.tokens, token))
 
     # ---- sending
@@ -340,3 +348,15 @@ def _integer(name: str, value: int, *, least: int | None = None) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise CallerError(f"{name} is a whole number{bound}, got {value!r}", kind="bad_argument")
     return value
+
+
+def _text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise CallerError(f"{name} is text, got {value!r}", kind="bad_argument")
+    return value
+
+
+def _mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CallerError(f"{name} is a mapping, got {type(value).__name__}", kind="bad_argument")
+    return dict(value)

@@ -100,7 +100,15 @@ def open_client(
     When the block is left, calls of other tasks get `config.shutdown_grace_s` to finish (none after an error), then
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
     """
-    config = config or Config()
+    if config is None:
+        config = Config()
+    elif not isinstance(config, Config):
+        raise CallerError(f"config is a Config, got {type(config).__name__}", kind="bad_argument")
+    if isinstance(fallbacks, str):
+        raise CallerError("fallbacks is a list of models", kind="bad_argument")
+    for name, value in (("model", model), ("api", api), ("base_url", base_url), ("api_key", api_key)):
+        if value is not None and not isinstance(value, str):
+            raise CallerError(f"{name} is text, got {type(value).__name__}", kind="bad_argument")
     if router is not None:
         config = msgspec.structs.replace(config, router=router)
     return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config)
@@ -195,6 +203,10 @@ class AiClient:
         return builder.messages(
             *(Message.user(message) if isinstance(message, str) else message for message in messages)
         )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._supervisor.is_closing else f"{len(self._open)} open calls"
+        return f"<AiClient {self.number} {self._terms.model or 'of any model'}, {state}>"
 
     @property
     def models(self) -> ModelManager:
@@ -394,6 +406,8 @@ class AiClient:
             raise CallerError("no model: give one to open_client or to .model()", kind="bad_argument")
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
+        if not any(message.content for message in request.messages):
+            raise CallerError("the messages are empty: a message without content is not sent", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
         if not self._turnstile.pass_nowait():
             await self._turnstile.wait_passage()

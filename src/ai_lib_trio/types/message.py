@@ -1,15 +1,18 @@
 """Messages and their content blocks: what a conversation is made of, before any wire shape.
 
-Imports nothing of ours. The rule that must stay true: a block keeps everything its wire needs back (signatures,
+Imports `errors`. The rule that must stay true: a block keeps everything its wire needs back (signatures,
 sealed reasoning, raw blocks), so that a reply appended to the conversation goes out as it came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+
+from ..errors import CallerError
 
 __all__ = [
     "AudioBlock",
@@ -39,6 +42,11 @@ class Base64Source(msgspec.Struct, frozen=True, tag="base64", tag_field="kind"):
 
     media_type: str
     data: str
+
+    @classmethod
+    def from_bytes(cls, media_type: str, data: bytes) -> Base64Source:
+        """The bytes of a file, as they are; encoded here."""
+        return cls(media_type, b64encode(data).decode())
 
 
 class UrlSource(msgspec.Struct, frozen=True, tag="url", tag_field="kind", omit_defaults=True):
@@ -228,4 +236,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def _content(content: str | Sequence[Block]) -> str | tuple[Block, ...]:
-    return content if isinstance(content, str) else tuple(content)
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Iterable) or isinstance(content, bytes | bytearray | Mapping):
+        raise CallerError(f"content is text or a list of blocks, got {type(content).__name__}", kind="bad_argument")
+    return tuple(content)
