@@ -278,7 +278,11 @@ def test_faults_are_told_to_programs_in_parts(capsys: pytest.CaptureFixture[str]
             "defualt_api_family",
         ),  # an unknown key is an error here
         (("type: bearer", "type: bear"), "bearer"),
-        (("chat: {dialect: chat_completions}", "chat: {dialect: chat_completion}"), "chat_completion"),
+        (
+            ("chat: {dialect: chat_completions}", "chat: {dialect: chat_completion}"),
+            "did you mean 'chat_completions' or",
+        ),
+        (("base_url:", "base_ulr:"), "at endpoint: expected 'base_url', got nothing; is 'base_ulr' meant to be it?"),
         (("{dialect: chat_completions}", "{dialect: chat_completions, decode: {rules: 7}}"), "decode"),
         (("{dialect: chat_completions}", "{dialect: chat_completions, encode: {body: {x: {$iff: 1}}}}"), "$iff"),
     ],

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from .where import Key, Position, Where
 
-__all__ = ["Reader", "kind_of", "merge", "nearest", "suggestion", "without_nulls"]
+__all__ = ["Reader", "kind_of", "merge", "misspelt", "nearest", "suggestion", "without_nulls"]
 
 Positions = Mapping[tuple[Key, ...], Position]
 _T = TypeVar("_T", bound=str)
@@ -126,6 +126,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return ""
 
 
+def misspelt(name: str, given: Iterable[str]) -> str:
+    """The end of a message about a name that is missing: which of those given may be meant to be it, or nothing."""
+    close = nearest(name, given)
+    return f"; is {close[0]!r} meant to be it?" if close else ""
+
+
 class Reader:
     """A mapping of a manifest, read field by field; `close` then looks at the keys that nobody read.
 
@@ -158,7 +164,10 @@ class Reader:
     def need_text(self, key: str) -> str:
         value = self.text(key)
         if not value or not value.strip():
-            raise self.where.error(f"expected {key!r} as text that is not empty, got {kind_of(self.value.get(key))}")
+            typo = "" if key in self.value else misspelt(key, map(str, self.value))
+            raise self.where.error(
+                f"expected {key!r} as text that is not empty, got {kind_of(self.value.get(key))}{typo}"
+            )
         return value
 
     def choice(self, key: str, allowed: Sequence[_T], default: _T) -> _T:
