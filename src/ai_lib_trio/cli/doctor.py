@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import AiLibError
+from ..errors import AiLibError, CallerError
 from ..protocol.tree import suggestion
 from .options import JSON, MANIFESTS
 from .running import run_async
@@ -46,7 +46,7 @@ AT_ONCE = 8
 @click.option("--reach", is_flag=True, help="Also try to reach the providers: one request each, without a key.")
 @MANIFESTS
 @JSON
-def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_document: bool) -> int:
+def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_document: bool) -> None:
     """Say which manifests, keys and versions are in force, and what is wrong with them.
 
     Looks at the named providers, or at every one that has a key in the environment; for those that are named a keyring
@@ -65,7 +65,9 @@ def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_docume
         sys.stdout.write(as_json(found.as_dict()) + "\n")
     else:
         _show(found)
-    return 1 if found.problems else 0
+    count = len(found.problems)
+    if count:
+        raise CallerError("one thing is wrong" if count == 1 else f"{count} things are wrong", kind="bad_argument")
 
 
 class _Found:
