@@ -450,7 +450,7 @@ def _players(catalog: Catalog) -> list[Player]:
         model = _model(catalog, ident)
         for name, family in manifest.families.items():
             if {"thinking", "tool_use"} <= family.simulate.get("frames", {}).keys():
-                player = Player(ident, f"{ident}/{model or 'any-model'}", family.dialect, name)
+                player = Player(ident, model or f"{ident}/any-model", family.dialect, name)
                 needs_variable = bool(manifest.endpoint.variables)
                 offers.append(((name != manifest.default_family, needs_variable, model is None), player))
     found: dict[str, Player] = {}
@@ -464,7 +464,7 @@ def _model(catalog: Catalog, provider: str) -> str | None:
     """A registered model with tools and reasoning, if there is one."""
     wanted = {"tools", "reasoning"}
     return next(
-        (facts.key for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset())), None
+        (facts.ref for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset())), None
     )
 
 

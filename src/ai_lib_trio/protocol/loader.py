@@ -364,7 +364,7 @@ class Catalog:
         found = self._offers(text)
         if len(found) == 1:
             provider, facts = next(iter(found.items()))
-            return ModelRef(self.provider(provider).id, facts.model_id, f"{provider}/{facts.key}", facts)
+            return ModelRef(self.provider(provider).id, facts.model_id, facts.ref, facts)
         if found:
             offered = ", ".join(f"{provider}/{text}" for provider in sorted(found))
             raise CallerError(f"{text!r} is offered by several providers; say which: {offered}", kind="unknown_model")
