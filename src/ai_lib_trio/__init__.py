@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .types.message import ToolResultBlock as ToolResultBlock
     from .types.message import ToolUseBlock as ToolUseBlock
     from .types.message import UrlSource as UrlSource
+    from .types.message import VideoBlock as VideoBlock
     from .types.request import Request as Request
     from .types.response import Candidate as Candidate
     from .types.response import ChatResponse as ChatResponse
@@ -141,6 +142,7 @@ _HOMES = {
         "ToolResultBlock",
         "ToolUseBlock",
         "UrlSource",
+        "VideoBlock",
     ),
     "types.request": ("Request",),
     "types.response": ("Candidate", "ChatResponse", "fold"),

@@ -120,6 +120,8 @@ class AudioBlock(_Block, frozen=True, tag="audio"):
 
 
 class VideoBlock(_Block, frozen=True, tag="video"):
+    """Moving pictures, in the format that its source's media type says."""
+
     source: Source
 
 
