@@ -219,6 +219,24 @@ def test_a_narrow_table_keeps_within_the_terminal_and_its_words_whole() -> None:
 # ---- manifests
 
 
+def test_colour_is_for_terminals_that_want_it() -> None:
+    for env, has_colour in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        with Terminal("manifests", "show", "anthropic", env=env) as terminal:
+            assert terminal.wait_end() == 0
+            assert ("\x1b" in terminal.shown) is has_colour
+
+
+def test_facts_are_broken_between_words_on_a_terminal_and_nowhere_else() -> None:
+    for command in (("manifests", "show", "anthropic"), ("doctor",)):
+        with Terminal(*command, columns=80, env={"NO_COLOR": "1"}) as terminal:
+            assert terminal.wait_end() == 0
+            shown = terminal.shown
+        assert max(map(len, shown.splitlines())) <= 80
+        plain = ailib(*command).out
+        assert max(map(len, plain.splitlines())) > 80
+        assert shown.split() == plain.split()
+
+
 def test_show_tells_what_a_manifest_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["manifests", "show", "openai"]) == 0
     shown = capsys.readouterr().out

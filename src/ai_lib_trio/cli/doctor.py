@@ -418,7 +418,7 @@ def _show(found: _Found) -> None:
         out.line(f"  {source['origin']}: {source['path']}{by}")
     for row in found.providers:
         for note in row["notes"]:
-            out.line(f"  {row['id']}: {note}", "note")
+            out.line(f"  {row['id']}: {note}", "note", hang=4)
     for name, value in found.settings.items():
         out.line(f"  {name}: {value}")
     out.line()
@@ -427,12 +427,12 @@ def _show(found: _Found) -> None:
         print_table(columns, [_cells(row) for row in found.providers])
     versions = [f"{name} {one}" for name, one in found.versions.items() if one is not None]
     out.line("versions", "title")
-    out.line("  " + ", ".join(versions))
+    out.line("  " + ", ".join(versions), hang=2)
     out.line()
     for text in found.problems:
-        out.line(f"wrong: {text}", "bad")
+        out.line(f"wrong: {text}", "bad", hang=2)
     for text in found.advice:
-        out.line(f"advice: {text}", "note")
+        out.line(f"advice: {text}", "note", hang=2)
     if not found.problems:
         out.line("nothing is wrong", "good")
 

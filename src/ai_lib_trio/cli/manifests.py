@@ -62,7 +62,7 @@ def show(provider_or_file: str, manifests: str | None, as_document: bool) -> Non
     ]
     for name, values in facts:
         for number, value in enumerate(values):
-            out.line(f"  {name if number == 0 else '':<11} {value}")
+            out.line(f"  {name if number == 0 else '':<11} {value}", hang=14)
 
 
 @manifests.command(short_help="Read manifests strictly and compile everything.")
