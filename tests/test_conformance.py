@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -456,6 +457,14 @@ def test_the_command_shows_the_contradiction_and_what_passes_without_showing_muc
 def test_a_folder_without_cases_fails_and_says_so(tmp_path: Path, capsys: Any) -> None:
     assert run(["conformance", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"[E1001 invalid_request] {tmp_path}: there are no cases here\n"
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure_and_no_wrong_usage(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run(["conformance", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("[E1001 ")
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path, capsys: Any) -> None:

@@ -22,11 +22,11 @@ __all__ = ["conformance"]
 
 
 @click.command(short_help="Run cases of the specification's suite.")
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option(
     "--tree",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Manifests and contracts that paths out of DIR mean; the bundled set without it.",
 )
 @JSON
