@@ -19,8 +19,10 @@ from ai_lib_trio import (
     ChatRequestBuilder,
     Config,
     ImageBlock,
+    Router,
     TextBlock,
     Timeouts,
+    ToolDefinition,
     open_client,
 )
 from ai_lib_trio.simulator import open_simulator
@@ -42,6 +44,13 @@ STEPS: dict[str, tuple[Callable[[Builder], object], str]] = {
     "tenant": (lambda chat: chat.tenant(None), "a tenant is text, got None"),
     "fallback": (lambda chat: chat.fallback(["a/b"]), "a model is text, got ['a/b']"),
     "cancel_token": (lambda chat: chat.cancel_token("a"), "expected a CancelToken, got str"),
+    "tools, their names": (lambda chat: chat.tools(ToolDefinition(3)), "a tool's name is text, got 3"),  # type: ignore[arg-type]
+    "tools, their parameters": (
+        lambda chat: chat.tools(ToolDefinition("f", parameters="x")),  # type: ignore[arg-type]
+        "a tool's parameters is a mapping, got str",
+    ),
+    "response_format": (lambda chat: chat.response_format("json_schema", int), "schema is a mapping, got type"),
+    "fallback, its codes": (lambda chat: chat.fallback("openai/x", on="E1004"), "on is a list of codes, got 'E1004'"),
     "timeouts": (lambda chat: chat.timeouts(idle_s="3"), "idle_s is a number of at least 0, got '3'"),
     "user, nothing": (lambda chat: chat.user(None), "content is text or a list of blocks, got NoneType"),
     "user, bytes": (lambda chat: chat.user(b"hi"), "content is text or a list of blocks, got bytes"),
@@ -109,6 +118,28 @@ def test_open_client_refuses_what_it_cannot_use(given: dict[str, Any], said: str
         open_client("openai/any", **given)
     assert said in str(caught.value)
     assert "secret" not in repr(caught.value)
+
+
+async def test_a_contest_and_a_sink_refuse_what_they_cannot_use() -> None:
+    config = Config(transport=ScriptedTransport(HELLO), environ={})
+    async with open_client("openai/any", api_key="k", config=config) as client:
+        any_client: Any = client
+        chat, models = client.chat("hello"), ["openai/x", "openai/y"]
+        for contest, said in (
+            (lambda: any_client.race("hello", models=models), "expected a request of client.chat(), got str"),
+            (lambda: any_client.race(chat, models=models, until="first"), "until is first_token, first_complete or a"),
+            (lambda: any_client.quorum(chat, models=models, k="2"), "between 1 and 2, got '2'"),
+            (lambda: any_client.sink(3).__enter__(), "a sink is a callable, got int"),
+            (lambda: Router(3), "expected a ModelArray, got int"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(CallerError) as caught:
+                contest()
+            assert said in str(caught.value)
+        with pytest.raises(CallerError, match="expected values that JSON can carry"):
+            await chat.response_format("json_schema", {"type": int}).execute()
+        with pytest.raises(CallerError, match="expected a ModelArray, got int"):
+            async with open_client(router=3):  # type: ignore[arg-type]
+                pass
 
 
 async def test_messages_that_are_all_empty_are_no_request() -> None:

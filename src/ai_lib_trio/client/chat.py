@@ -139,6 +139,8 @@ class ChatRequestBuilder:
         for tool in tools:
             if not isinstance(tool, ToolDefinition):
                 raise CallerError(f"expected a ToolDefinition, got {type(tool).__name__}", kind="bad_argument")
+            _text("a tool's name", tool.name)
+            _mapping("a tool's parameters", tool.parameters)
         return self._with(tools=tools)
 
     def tool_choice(
@@ -170,6 +172,8 @@ class ChatRequestBuilder:
         """The form of the answer; `json_schema` needs a schema, and takes a name for it."""
         if mode not in ("text", "json_object", "json_schema") or (mode == "json_schema") != (schema is not None):
             raise CallerError("response_format is text, json_object, or json_schema with a schema", kind="bad_argument")
+        if schema is not None:
+            schema = _mapping("schema", schema)
         form = ResponseFormat(mode, name=name, description=description, schema=schema, strict=strict)
         return self._with(response_format=form)
 
@@ -272,6 +276,8 @@ class ChatRequestBuilder:
         """
         for model in models:
             _text("a model", model)
+        if isinstance(on, str):
+            raise CallerError(f"on is a list of codes, got {on!r}", kind="bad_argument")
         unknown = sorted(set(on) - set(CODES))
         if unknown:
             raise CallerError(f"{unknown[0]!r} is no standard code", kind="bad_argument")

@@ -247,6 +247,8 @@ class AiClient:
         """
         from ..resilience.contest import Contest
 
+        if until not in ("first_token", "first_complete") and not callable(until):
+            raise CallerError(f"until is first_token, first_complete or a function, got {until!r}", kind="bad_argument")
         state = Contest()
         make = partial(self._executor.race, until=until, state=state)
         return self._contest(chat, make, models, state)
@@ -311,6 +313,8 @@ class AiClient:
         from ..resilience.contest import Entrant
         from .contests import ContestStream
 
+        if not isinstance(chat, ChatRequestBuilder):
+            raise CallerError(f"expected a request of client.chat(), got {type(chat).__name__}", kind="bad_argument")
         request = msgspec.structs.replace(chat._request, stream=True)
         terms = chat._terms
         if not self._known(models):
@@ -365,6 +369,8 @@ class AiClient:
     @contextmanager
     def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
         """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
+        if not callable(sink):
+            raise CallerError(f"a sink is a callable, got {type(sink).__name__}", kind="bad_argument")
         added = self._hooks.add(sink)
         try:
             yield
