@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pydoc
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -194,13 +192,3 @@ def test_help_shows_every_public_name(name: str) -> None:
 
 def test_help_shows_the_package() -> None:
     assert "open_client" in pydoc.render_doc(ai_lib_trio)
-
-
-def test_a_type_checker_knows_the_names_of_a_star_import(tmp_path: Any) -> None:
-    pytest.importorskip("mypy", reason="mypy is not part of the test extra")
-    program = tmp_path / "program.py"
-    program.write_text("from ai_lib_trio import *\n\nreveal_type(open_client)\nreveal_type(Config())\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path)]
-    done = subprocess.run([*command, str(program)], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "name-defined" not in done.stdout, done.stdout
-    assert "ai_lib_trio.client.config.Config" in done.stdout

@@ -78,7 +78,7 @@ def test_every_model_is_listed_with_its_prices(capsys: pytest.CaptureFixture[str
     models = Catalog.open(environ={}).models()
     found = document(capsys, "models")
     assert isinstance(found, list)
-    assert [row["ref"] for row in found] == [f"{facts.provider}/{facts.key}" for facts in models]
+    assert [row["ref"] for row in found] == [facts.ref for facts in models]
     priced = next(facts for facts in models if facts.pricing is not None and facts.pricing.output_per_1m)
     row = next(row for row in found if row["ref"] == f"{priced.provider}/{priced.key}")
     assert priced.pricing is not None
@@ -316,6 +316,15 @@ def test_validate_names_file_line_and_fault(
     assert "E1001" in shown.err
     assert "acme.yaml:" in shown.err
     assert said in shown.err
+
+
+def test_a_file_with_a_fault_is_not_also_called_good(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(PROVIDER.replace("2.0", "3.0"), encoding="utf-8")
+    assert main(["manifests", "validate", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith("expected one of 1.0, 1.1, 1.5, 2.0, got the text '3.0'; did you mean '2.0' or '1.0'?\n")
 
 
 def test_validate_reads_a_directory_and_says_which_files_fail(

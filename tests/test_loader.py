@@ -226,6 +226,11 @@ def test_a_field_of_the_wrong_type_is_named_with_file_line_and_path(
     assert (caught.value.kind, caught.value.retryable) == ("bad_manifest", False)
 
 
+def test_a_family_that_changes_a_dialect_and_names_none_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="expected 'dialect' as text that is not empty, got null"):
+        acme(tmp_path, "    dialect: toy\n", "")
+
+
 def test_a_misspelt_key_is_named_where_the_right_one_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"expected 'base_url' as text .* is 'base_ulr' meant to be it"):
         acme(tmp_path, "base_url:", "base_ulr:")

@@ -170,9 +170,12 @@ class _Report:
         except AiLibError as error:
             self._fault(error)
             return
+        faulty = {getattr(fault, "file", None) for fault in self.faults}
         for name in names:
             try:
-                self._compile(catalog, catalog.provider(name))
+                manifest = catalog.provider(name)
+                if manifest.file not in faulty:
+                    self._compile(catalog, manifest)
             except AiLibError as error:
                 self._fault(error)
         models = sum(len(catalog.models(name)) for name in names if not self.faults)

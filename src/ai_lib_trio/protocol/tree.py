@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from .where import Key, Position, Where
 
-__all__ = ["Reader", "kind_of", "merge", "misspelt", "nearest", "suggestion", "without_nulls"]
+__all__ = ["Reader", "kind_of", "likely", "merge", "misspelt", "nearest", "suggestion", "without_nulls"]
 
 Positions = Mapping[tuple[Key, ...], Position]
 _T = TypeVar("_T", bound=str)
@@ -118,12 +118,17 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: `; did you mean 'x'?`, what is known, or nothing."""
     names = sorted(set(known))
-    close = nearest(name, names)
-    if close:
-        return f"; did you mean {' or '.join(repr(one) for one in close)}?"
+    if close := likely(name, names):
+        return close
     if 0 < len(names) <= 12:
         return f"; known: {', '.join(names)}"
     return ""
+
+
+def likely(name: str, known: Iterable[str]) -> str:
+    """The end of a message that lists what is known: `; did you mean 'x'?`, or nothing."""
+    close = nearest(name, known)
+    return f"; did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
 
 
 def misspelt(name: str, given: Iterable[str]) -> str:
@@ -178,7 +183,7 @@ class Reader:
             if value == one:
                 return one
         raise self.where.at(key).error(
-            f"expected one of {', '.join(allowed)}, got {kind_of(value)}{suggestion(value, allowed)}"
+            f"expected one of {', '.join(allowed)}, got {kind_of(value)}{likely(value, allowed)}"
         )
 
     def flag(self, key: str, default: bool) -> bool:

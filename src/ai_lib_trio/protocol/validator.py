@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import ManifestError
 from .manifest import Family, Manifest
-from .tree import kind_of, misspelt, suggestion
+from .tree import kind_of, likely, misspelt, suggestion
 from .where import Document, Key, Where
 
 __all__ = ["AT_LOAD", "KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys", "types_of"]
@@ -100,7 +100,7 @@ class Validator:
             return where.error(f"expected {missing[0]!r}, got nothing{misspelt(missing[0], unknown)}")
         if rule == "enum":
             names = [str(one) for one in wanted]
-            close = suggestion(str(value), names) if isinstance(value, str) else ""
+            close = likely(str(value), names) if isinstance(value, str) else ""
             return where.error(f"expected one of {', '.join(names)}, got {kind_of(value)}{close}")
         if rule == "type":
             kinds = [wanted] if isinstance(wanted, str) else list(wanted)
