@@ -19,7 +19,7 @@ from ..resilience.executor import CallTerms, Resilience
 from ..resilience.fallback import MidStream
 from ..resilience.preflight import Preflight
 from ..service import Timeouts
-from ..types.message import Block, Message
+from ..types.message import ContentBlock, Message
 from ..types.request import Request, ResponseFormat
 from ..types.response import ChatResponse
 from ..types.stats import CallStats
@@ -76,20 +76,20 @@ class ChatRequestBuilder:
                 raise CallerError(f"expected a Message, got {type(message).__name__}", kind="bad_argument")
         return self._with(messages=self._request.messages + messages)
 
-    def system(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def system(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append a system message: text, or blocks in order."""
         return self.messages(Message.system(content))
 
-    def user(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def user(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append a user's message: text, or blocks (images, documents, sound) in order."""
         return self.messages(Message.user(content))
 
-    def assistant(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def assistant(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append an assistant's message of your own. For a reply's, `messages(reply.message)` loses nothing."""
         return self.messages(Message.assistant(content))
 
     def tool_result(
-        self, call: ToolCall | str, content: str | Sequence[Block], *, is_error: bool = False
+        self, call: ToolCall | str, content: str | Sequence[ContentBlock], *, is_error: bool = False
     ) -> ChatRequestBuilder:
         """Append what a tool answered to `call` (or to the call of that id)."""
         if isinstance(call, ToolCall):
