@@ -78,7 +78,7 @@ def test_every_model_is_listed_with_its_prices(capsys: pytest.CaptureFixture[str
     models = Catalog.open(environ={}).models()
     found = document(capsys, "models")
     assert isinstance(found, list)
-    assert [row["ref"] for row in found] == [f"{facts.provider}/{facts.key}" for facts in models]
+    assert [row["ref"] for row in found] == [facts.ref for facts in models]
     priced = next(facts for facts in models if facts.pricing is not None and facts.pricing.output_per_1m)
     row = next(row for row in found if row["ref"] == f"{priced.provider}/{priced.key}")
     assert priced.pricing is not None
@@ -219,6 +219,24 @@ def test_a_narrow_table_keeps_within_the_terminal_and_its_words_whole() -> None:
 # ---- manifests
 
 
+def test_colour_is_for_terminals_that_want_it() -> None:
+    for env, has_colour in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        with Terminal("manifests", "show", "anthropic", env=env) as terminal:
+            assert terminal.wait_end() == 0
+            assert ("\x1b" in terminal.shown) is has_colour
+
+
+def test_facts_are_broken_between_words_on_a_terminal_and_nowhere_else() -> None:
+    for command in (("manifests", "show", "anthropic"), ("doctor",)):
+        with Terminal(*command, columns=80, env={"NO_COLOR": "1"}) as terminal:
+            assert terminal.wait_end() == 0
+            shown = terminal.shown
+        assert max(map(len, shown.splitlines())) <= 80
+        plain = ailib(*command).out
+        assert max(map(len, plain.splitlines())) > 80
+        assert shown.split() == plain.split()
+
+
 def test_show_tells_what_a_manifest_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["manifests", "show", "openai"]) == 0
     shown = capsys.readouterr().out
@@ -278,7 +296,11 @@ def test_faults_are_told_to_programs_in_parts(capsys: pytest.CaptureFixture[str]
             "defualt_api_family",
         ),  # an unknown key is an error here
         (("type: bearer", "type: bear"), "bearer"),
-        (("chat: {dialect: chat_completions}", "chat: {dialect: chat_completion}"), "chat_completion"),
+        (
+            ("chat: {dialect: chat_completions}", "chat: {dialect: chat_completion}"),
+            "did you mean 'chat_completions' or",
+        ),
+        (("base_url:", "base_ulr:"), "at endpoint: expected 'base_url', got nothing; is 'base_ulr' meant to be it?"),
         (("{dialect: chat_completions}", "{dialect: chat_completions, decode: {rules: 7}}"), "decode"),
         (("{dialect: chat_completions}", "{dialect: chat_completions, encode: {body: {x: {$iff: 1}}}}"), "$iff"),
     ],
@@ -294,6 +316,15 @@ def test_validate_names_file_line_and_fault(
     assert "E1001" in shown.err
     assert "acme.yaml:" in shown.err
     assert said in shown.err
+
+
+def test_a_file_with_a_fault_is_not_also_called_good(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(PROVIDER.replace("2.0", "3.0"), encoding="utf-8")
+    assert main(["manifests", "validate", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith("expected one of 1.0, 1.1, 1.5, 2.0, got the text '3.0'; did you mean '2.0' or '1.0'?\n")
 
 
 def test_validate_reads_a_directory_and_says_which_files_fail(

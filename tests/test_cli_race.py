@@ -69,6 +69,13 @@ async def test_where_all_fail_one_line_and_the_ledger_say_so(tmp_path: Path) -> 
     assert done.err.splitlines()[2].startswith("[E3002")
 
 
+def test_a_race_that_cannot_begin_says_why_to_people_and_to_programs() -> None:
+    for form in ((), ("--json",)):
+        done = ailib("race", "openai/gpt-5", "anthropic/any", "-t", "?", *form)
+        assert one_error(done).startswith("[E1002 authentication] no key for openai")
+        assert done.out == "" or json.loads(done.out) == {"content": None, "members": [], "stats": None}
+
+
 async def test_what_a_failure_cost_is_told_to_programs_too(tmp_path: Path) -> None:
     async with open_simulator() as sim:
         sim.script(Status(503), model="a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -422,7 +423,8 @@ def test_the_command_prints_a_table_by_category_and_fails_with_a_case(tmp_path: 
     bad = case("fallback_decision", {"error_code": "E1001"}, {"should_fallback": True}, "own-002")
     folder = write(tmp_path, FALLS, bad)
     assert run(["conformance", str(folder)]) == 1
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "[E1001 invalid_request] 1 of 2 cases failed\n"
     assert "some\t2\t1\t0\t1\t" in out
     assert "cases.yaml#own-002" in out
     assert "should_fallback: expected True, got False" in out
@@ -450,6 +452,19 @@ def test_the_command_shows_the_contradiction_and_what_passes_without_showing_muc
     assert "120 of 121 passed, 1 known to contradict itself, 0 failed" in out
     assert "4 exercise nothing but the path getter" in out
     assert "contradicts itself" in out
+
+
+def test_a_folder_without_cases_fails_and_says_so(tmp_path: Path, capsys: Any) -> None:
+    assert run(["conformance", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"[E1001 invalid_request] {tmp_path}: there are no cases here\n"
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure_and_no_wrong_usage(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run(["conformance", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("[E1001 ")
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path, capsys: Any) -> None:

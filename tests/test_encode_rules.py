@@ -330,10 +330,10 @@ def test_a_manifests_default_is_sent_where_the_caller_gave_nothing() -> None:
     [
         (Message("robot", "x"), "expected the role system, user, assistant or tool, got 'robot'"),  # type: ignore[arg-type]
         (Message("tool", "no id"), "expected tool_result blocks in a tool message"),
-        (Message("user", ("text",)), "expected text or a content block in a user message"),  # type: ignore[arg-type]
+        (Message("user", ("text",)), "expected content blocks in the list of a user message"),  # type: ignore[arg-type]
         (Message("user", None), "expected content as a list, got None"),  # type: ignore[arg-type]
         (Message("user", (TextBlock(text=5),)), "expected text of a block as text, got 5"),  # type: ignore[arg-type]
-        (Message("user", (ImageBlock(source={"kind": "ref"}),)), "references are resolved before"),  # type: ignore[arg-type]
+        (Message("user", (ImageBlock(source={"kind": "ref"}),)), "a file is read first, for Base64Source.from_bytes"),  # type: ignore[arg-type]
         (Message("tool", (ToolResultBlock(tool_use_id="", content="x"),)), r"expected \$b.tool_use_id"),
         (
             Message("tool", (ToolResultBlock(tool_use_id="t", content=(ToolUseBlock(id="a", name="b"),)),)),

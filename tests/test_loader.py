@@ -182,7 +182,11 @@ def test_maps_merge_lists_and_scalars_replace_null_removes(base: str, over: str,
             "json_mode: 'yes'",
             "capabilities.feature_flags.json_mode: expected true or false, got the text 'yes'",
         ),
-        ("dialect: toy", "dialect: tory", "api_families.chat.dialect: expected a known dialect, got 'tory'"),
+        (
+            "dialect: toy",
+            "dialect: tory",
+            "api_families.chat.dialect: expected a known dialect, got 'tory'; did you mean 'toy'?",
+        ),
         (
             "{range: [0, 2]}",
             "{range: [0]}",
@@ -220,6 +224,16 @@ def test_a_field_of_the_wrong_type_is_named_with_file_line_and_path(
     line = ACME[: ACME.index(change)].count("\n") + 1
     assert str(caught.value) == f"[E1001 invalid_request] {tmp_path / 'providers/acme.yaml'}:{line} at {message}"
     assert (caught.value.kind, caught.value.retryable) == ("bad_manifest", False)
+
+
+def test_a_family_that_changes_a_dialect_and_names_none_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="expected 'dialect' as text that is not empty, got null"):
+        acme(tmp_path, "    dialect: toy\n", "")
+
+
+def test_a_misspelt_key_is_named_where_the_right_one_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"expected 'base_url' as text .* is 'base_ulr' meant to be it"):
+        acme(tmp_path, "base_url:", "base_ulr:")
 
 
 def test_an_unknown_key_is_an_error_in_strict_mode_and_a_note_otherwise(tmp_path: Path) -> None:

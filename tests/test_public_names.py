@@ -56,6 +56,16 @@ def test_types_and_names_agree() -> None:
     assert sorted(typed) == NAMES
 
 
+def test_type_checkers_see_no_list_of_names_that_is_computed() -> None:
+    """They would take the package for one that exports nothing to `import *`; without a list they go by the imports."""
+    tree = ast.parse(Path(ai_lib_trio.__file__).read_text(encoding="utf-8"))
+    holding = [node for node in tree.body if "__all__" in {getattr(name, "id", "") for name in ast.walk(node)}]
+    first = holding[0]
+    assert isinstance(first, ast.If)
+    assert ast.unparse(first.test) == "not TYPE_CHECKING"
+    assert not [node for node in holding if isinstance(node, ast.Assign)]
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = ai_lib_trio.no_such_name  # type: ignore[attr-defined]

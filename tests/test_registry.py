@@ -216,6 +216,19 @@ def test_a_family_of_the_published_map_goes_by_its_names_exactly(family: str, na
             assert caught.value.kind == "unknown_provider"
 
 
+def test_every_bundled_model_is_named_with_its_provider_once_and_found_by_that() -> None:
+    catalog = Catalog.open(None, {})
+    models = catalog.models()
+    assert len({facts.ref for facts in models}) == len(models)
+    for facts in models:
+        provider, _, rest = facts.ref.partition("/")
+        assert provider == facts.provider
+        assert not rest.startswith(f"{provider}/")
+        found = catalog.resolve(facts.ref)
+        assert (found.facts, found.model_id, found.ref) == (facts, facts.model_id, facts.ref)
+        assert facts.key == facts.ref or f"{facts.provider}/{facts.key}" == facts.ref
+
+
 def test_every_bundled_model_has_a_verified_source_and_a_price_or_none() -> None:
     for one in bundled().models():
         assert one.verification.verified_at, one.key

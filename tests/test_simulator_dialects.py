@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ai_lib_trio.errors import CallerError
@@ -21,8 +22,9 @@ from ai_lib_trio.simulator import (
     open_simulator,
 )
 from ai_lib_trio.types.events import StreamError
-from ai_lib_trio.types.message import ThinkingBlock
+from ai_lib_trio.types.message import Message, ThinkingBlock
 from ai_lib_trio.types.response import ChatResponse, fold
+from ai_lib_trio.types.tool import ToolDefinition
 from simulator_support import (
     CALLING,
     DIALECTS,
@@ -92,6 +94,21 @@ async def test_a_seal_comes_back_where_the_dialect_has_one(dialect: str, stream:
     thinking = [block for block in response.blocks if isinstance(block, ThinkingBlock)]
     seals = [block.encrypted if dialect == "responses" else block.signature for block in thinking]
     assert "c2lnbmF0dXJl" in seals
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("dialect", [dialect for dialect in CALLING if "thinking" not in LACKS[dialect]])
+async def test_a_thought_that_the_script_leaves_unsealed_is_taken_back(dialect: str, stream: bool) -> None:
+    wanted = request(stream=stream, model=model_of(dialect), tools=(ToolDefinition("f"),))
+    async with open_simulator(catalog(), [Script(steps=[Thinking("Hm."), ToolCall("f")]), Status(503)]) as sim:
+        first = await ask(sim, asking(dialect, wanted))
+        found = fold(events_of(dialect, first.body, content_type=first.headers["content-type"], streamed=stream))
+        call = found.tool_calls[0]
+        message = msgspec.structs.replace(found.message, dialect=dialect)
+        result = Message.tool(call.id, "done", tool_name=call.name)
+        again = msgspec.structs.replace(wanted, messages=(*wanted.messages, message, result))
+        assert (await ask(sim, asking(dialect, again))).status == 503  # the script's, and no refusal
+        assert sim.entries[1].refused is None
 
 
 @pytest.mark.parametrize("dialect", ["responses", "messages", "converse"])

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .types.message import ToolResultBlock as ToolResultBlock
     from .types.message import ToolUseBlock as ToolUseBlock
     from .types.message import UrlSource as UrlSource
+    from .types.message import VideoBlock as VideoBlock
     from .types.request import Request as Request
     from .types.response import Candidate as Candidate
     from .types.response import ChatResponse as ChatResponse
@@ -141,6 +142,7 @@ _HOMES = {
         "ToolResultBlock",
         "ToolUseBlock",
         "UrlSource",
+        "VideoBlock",
     ),
     "types.request": ("Request",),
     "types.response": ("Candidate", "ChatResponse", "fold"),
@@ -149,7 +151,8 @@ _HOMES = {
     "types.usage": ("Usage",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = [*sorted(_HOME_OF), "__version__"]
+if not TYPE_CHECKING:  # checkers go by the imports above: they cannot read a list that is computed
+    __all__ = [*sorted(_HOME_OF), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -162,4 +165,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME_OF})

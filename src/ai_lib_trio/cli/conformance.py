@@ -22,15 +22,15 @@ __all__ = ["conformance"]
 
 
 @click.command(short_help="Run cases of the specification's suite.")
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option(
     "--tree",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Manifests and contracts that paths out of DIR mean; the bundled set without it.",
 )
 @JSON
-def conformance(folder: Path | None, tree: Path | None, as_document: bool) -> int:
+def conformance(folder: Path | None, tree: Path | None, as_document: bool) -> None:
     """Run the cases in DIR: in the form of the specification's compliance suite, or a provider's request and reply.
 
     Every case runs through the code that calls use. Without DIR, the project's own cases. Exit 1 on any failure.
@@ -47,7 +47,12 @@ def conformance(folder: Path | None, tree: Path | None, as_document: bool) -> in
         sys.stdout.write(as_json(_document(report)) + "\n")
     else:
         _show(report)
-    return 0 if report.is_good else 1
+    if not report.results and not report.faults:
+        raise CallerError(f"{folder}: there are no cases here", kind="bad_argument")
+    if not report.is_good:
+        unread = f", {len(report.faults)} files could not be read" if report.faults else ""
+        told = f"{report.count('failed')} of {len(report.results)} cases failed{unread}"
+        raise CallerError(told, kind="bad_argument")
 
 
 def _document(report: Report) -> dict[str, object]:
@@ -87,5 +92,3 @@ def _show(report: Report) -> None:
     listed = report.count("contradiction")
     more = f", {listed} known to contradict {'itself' if listed == 1 else 'themselves'}" if listed else ""
     out.line(f"{report.count('passed')} of {len(report.results)} passed{more}, {failed} failed")
-    if not report.results:
-        out.line("there are no cases here", "bad")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
-from ..errors import AiLibError
+from ..errors import AiLibError, InternalError
 from .demo_resilience import SCENES
 from .options import JSON
 from .running import run_async
@@ -69,7 +69,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 @click.command(short_help="Show the library at work, without a key.")
 @JSON
-def demo(as_document: bool) -> int:
+def demo(as_document: bool) -> None:
     """Show the library at work, without a key and without a network.
 
     A simulator on this machine plays several providers of different wire formats. Every claim is checked against what
@@ -86,7 +86,9 @@ def demo(as_document: bool) -> int:
         held = sum(claim.checked for claim in play.claims)
         play.stage.line()
         play.stage.line(f"{held} of {len(play.claims)} claims checked and true, in {seconds:.1f} s.", "title")
-    return 0 if is_true else 1
+    if not is_true:
+        false = sum(not claim.checked for claim in play.claims)
+        raise InternalError(f"{false} of {len(play.claims)} claims are not true", kind="bug")
 
 
 class _Play:
@@ -448,7 +450,7 @@ def _players(catalog: Catalog) -> list[Player]:
         model = _model(catalog, ident)
         for name, family in manifest.families.items():
             if {"thinking", "tool_use"} <= family.simulate.get("frames", {}).keys():
-                player = Player(ident, f"{ident}/{model or 'any-model'}", family.dialect, name)
+                player = Player(ident, model or f"{ident}/any-model", family.dialect, name)
                 needs_variable = bool(manifest.endpoint.variables)
                 offers.append(((name != manifest.default_family, needs_variable, model is None), player))
     found: dict[str, Player] = {}
@@ -462,7 +464,7 @@ def _model(catalog: Catalog, provider: str) -> str | None:
     """A registered model with tools and reasoning, if there is one."""
     wanted = {"tools", "reasoning"}
     return next(
-        (facts.key for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset())), None
+        (facts.ref for facts in catalog.models(provider) if wanted <= (facts.capabilities or frozenset())), None
     )
 
 

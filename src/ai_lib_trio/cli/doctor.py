@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import AiLibError
+from ..errors import AiLibError, CallerError
 from ..protocol.tree import suggestion
 from .options import JSON, MANIFESTS
 from .running import run_async
@@ -46,7 +46,7 @@ AT_ONCE = 8
 @click.option("--reach", is_flag=True, help="Also try to reach the providers: one request each, without a key.")
 @MANIFESTS
 @JSON
-def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_document: bool) -> int:
+def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_document: bool) -> None:
     """Say which manifests, keys and versions are in force, and what is wrong with them.
 
     Looks at the named providers, or at every one that has a key in the environment; for those that are named a keyring
@@ -65,7 +65,9 @@ def doctor(names: tuple[str, ...], reach: bool, manifests: str | None, as_docume
         sys.stdout.write(as_json(found.as_dict()) + "\n")
     else:
         _show(found)
-    return 1 if found.problems else 0
+    count = len(found.problems)
+    if count:
+        raise CallerError("one thing is wrong" if count == 1 else f"{count} things are wrong", kind="bad_argument")
 
 
 class _Found:
@@ -416,7 +418,7 @@ def _show(found: _Found) -> None:
         out.line(f"  {source['origin']}: {source['path']}{by}")
     for row in found.providers:
         for note in row["notes"]:
-            out.line(f"  {row['id']}: {note}", "note")
+            out.line(f"  {row['id']}: {note}", "note", hang=4)
     for name, value in found.settings.items():
         out.line(f"  {name}: {value}")
     out.line()
@@ -425,12 +427,12 @@ def _show(found: _Found) -> None:
         print_table(columns, [_cells(row) for row in found.providers])
     versions = [f"{name} {one}" for name, one in found.versions.items() if one is not None]
     out.line("versions", "title")
-    out.line("  " + ", ".join(versions))
+    out.line("  " + ", ".join(versions), hang=2)
     out.line()
     for text in found.problems:
-        out.line(f"wrong: {text}", "bad")
+        out.line(f"wrong: {text}", "bad", hang=2)
     for text in found.advice:
-        out.line(f"advice: {text}", "note")
+        out.line(f"advice: {text}", "note", hang=2)
     if not found.problems:
         out.line("nothing is wrong", "good")
 

@@ -62,7 +62,7 @@ def show(provider_or_file: str, manifests: str | None, as_document: bool) -> Non
     ]
     for name, values in facts:
         for number, value in enumerate(values):
-            out.line(f"  {name if number == 0 else '':<11} {value}")
+            out.line(f"  {name if number == 0 else '':<11} {value}", hang=14)
 
 
 @manifests.command(short_help="Read manifests strictly and compile everything.")
@@ -170,9 +170,12 @@ class _Report:
         except AiLibError as error:
             self._fault(error)
             return
+        faulty = {getattr(fault, "file", None) for fault in self.faults}
         for name in names:
             try:
-                self._compile(catalog, catalog.provider(name))
+                manifest = catalog.provider(name)
+                if manifest.file not in faulty:
+                    self._compile(catalog, manifest)
             except AiLibError as error:
                 self._fault(error)
         models = sum(len(catalog.models(name)) for name in names if not self.faults)

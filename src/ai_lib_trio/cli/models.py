@@ -63,7 +63,7 @@ def models(
     if sort is not None:
         found.sort(key=_ORDERS[sort])
     if as_document:
-        sys.stdout.write(as_json([{"ref": _ref(facts), **_plain(facts)} for facts in found]) + "\n")
+        sys.stdout.write(as_json([{"ref": facts.ref, **_plain(facts)} for facts in found]) + "\n")
         return
     if not found:
         if not listed:
@@ -76,7 +76,7 @@ def models(
         ("model", "context", "output", "in $/1M", "out $/1M", "status"),
         [
             (
-                _ref(facts),
+                facts.ref,
                 count(facts.context_window),
                 count(facts.max_output_tokens),
                 _price(facts, "input_per_1m"),
@@ -89,12 +89,8 @@ def models(
     )
 
 
-def _ref(facts: ModelFacts) -> str:
-    return f"{facts.provider}/{facts.key}"
-
-
 def _names(facts: ModelFacts) -> str:
-    return " ".join((_ref(facts), facts.model_id, facts.display_name, *facts.aliases)).lower()
+    return " ".join((facts.ref, facts.model_id, facts.display_name, *facts.aliases)).lower()
 
 
 def _plain(facts: ModelFacts) -> dict[str, object]:
@@ -122,14 +118,14 @@ def _costs_at_most(facts: ModelFacts, name: str, limit: float | None) -> bool:
 def _by_price(name: str) -> Callable[[ModelFacts], tuple[object, ...]]:
     def order(facts: ModelFacts) -> tuple[object, ...]:
         value = _costs(facts, name)
-        return (value is None, value or 0.0, _ref(facts))
+        return (value is None, value or 0.0, facts.ref)
 
     return order
 
 
 _ORDERS: dict[str, Callable[[ModelFacts], tuple[object, ...]]] = {
-    "name": lambda facts: (_ref(facts),),
-    "context": lambda facts: (-(facts.context_window or 0), _ref(facts)),
+    "name": lambda facts: (facts.ref,),
+    "context": lambda facts: (-(facts.context_window or 0), facts.ref),
     "input-price": _by_price("input_per_1m"),
     "output-price": _by_price("output_per_1m"),
 }

@@ -82,7 +82,9 @@ def race(
                 content = contest.response().content
             finally:  # what a failure cost is told too; the failure itself is a line on stderr
                 if as_document:
-                    told = {"content": content, "members": contest.members, "stats": contest.stats}
+                    members = contest.members
+                    stats = contest.stats if members else None  # without members it could not be put together
+                    told = {"content": content, "members": members, "stats": stats}
                     sys.stdout.write(as_json(told) + "\n")
                 else:
                     _ledger(contest)

@@ -110,7 +110,9 @@ class Printer:
         self._stream = stream
         console = console_for(stream)
         self.is_terminal = console is not None
-        self._has_colour = console is not None and console.color_system is not None
+        self._width = None if console is None else console.width
+        # NO_COLOR is an agreement of many programs: https://no-color.org (read 2026-11-28)
+        self._has_colour = console is not None and console.color_system is not None and not console.no_color
         self.at_line_start = True
 
     def write(self, text: str, style: str = "text") -> None:
@@ -122,9 +124,17 @@ class Printer:
         self._stream.flush()
         self.at_line_start = text.endswith("\n")
 
-    def line(self, text: str = "", style: str = "text") -> None:
-        """A whole line, on a line of its own."""
+    def line(self, text: str = "", style: str = "text", *, hang: int | None = None) -> None:
+        """A whole line, on a line of its own. With `hang` a terminal breaks it between words, and the lines after the
+        first begin so many columns in."""
         self.end_line()
+        if hang is not None and self._width is not None:
+            import textwrap
+
+            indent = " " * hang
+            text = textwrap.fill(
+                text, self._width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
         self.write(text, style)
         self.write("\n")
 

@@ -7,7 +7,7 @@ of many requests, in many tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
@@ -19,7 +19,7 @@ from ..resilience.executor import CallTerms, Resilience
 from ..resilience.fallback import MidStream
 from ..resilience.preflight import Preflight
 from ..service import Timeouts
-from ..types.message import Block, Message
+from ..types.message import ContentBlock, Message
 from ..types.request import Request, ResponseFormat
 from ..types.response import ChatResponse
 from ..types.stats import CallStats
@@ -76,20 +76,20 @@ class ChatRequestBuilder:
                 raise CallerError(f"expected a Message, got {type(message).__name__}", kind="bad_argument")
         return self._with(messages=self._request.messages + messages)
 
-    def system(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def system(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append a system message: text, or blocks in order."""
         return self.messages(Message.system(content))
 
-    def user(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def user(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append a user's message: text, or blocks (images, documents, sound) in order."""
         return self.messages(Message.user(content))
 
-    def assistant(self, content: str | Sequence[Block]) -> ChatRequestBuilder:
+    def assistant(self, content: str | Sequence[ContentBlock]) -> ChatRequestBuilder:
         """Append an assistant's message of your own. For a reply's, `messages(reply.message)` loses nothing."""
         return self.messages(Message.assistant(content))
 
     def tool_result(
-        self, call: ToolCall | str, content: str | Sequence[Block], *, is_error: bool = False
+        self, call: ToolCall | str, content: str | Sequence[ContentBlock], *, is_error: bool = False
     ) -> ChatRequestBuilder:
         """Append what a tool answered to `call` (or to the call of that id)."""
         if isinstance(call, ToolCall):
@@ -116,7 +116,7 @@ class ChatRequestBuilder:
 
     def stop(self, *sequences: str) -> ChatRequestBuilder:
         """Texts at which the model stops."""
-        return self._with(stop_sequences=tuple(sequences))
+        return self._with(stop_sequences=tuple(_text("a stop sequence", text) for text in sequences))
 
     def seed(self, value: int) -> ChatRequestBuilder:
         """The seed of the provider's own chance, where it has one. The pauses between retries go by `Config.seed`."""
@@ -139,6 +139,8 @@ class ChatRequestBuilder:
         for tool in tools:
             if not isinstance(tool, ToolDefinition):
                 raise CallerError(f"expected a ToolDefinition, got {type(tool).__name__}", kind="bad_argument")
+            _text("a tool's name", tool.name)
+            _mapping("a tool's parameters", tool.parameters)
         return self._with(tools=tools)
 
     def tool_choice(
@@ -154,6 +156,8 @@ class ChatRequestBuilder:
 
     def parallel_tool_calls(self, allowed: bool) -> ChatRequestBuilder:
         """Whether the model may ask for several calls in one reply."""
+        if not isinstance(allowed, bool):
+            raise CallerError(f"parallel_tool_calls is True or False, got {allowed!r}", kind="bad_argument")
         return self._with(parallel_tool_calls=allowed)
 
     def response_format(
@@ -168,42 +172,44 @@ class ChatRequestBuilder:
         """The form of the answer; `json_schema` needs a schema, and takes a name for it."""
         if mode not in ("text", "json_object", "json_schema") or (mode == "json_schema") != (schema is not None):
             raise CallerError("response_format is text, json_object, or json_schema with a schema", kind="bad_argument")
+        if schema is not None:
+            schema = _mapping("schema", schema)
         form = ResponseFormat(mode, name=name, description=description, schema=schema, strict=strict)
         return self._with(response_format=form)
 
     def reasoning_effort(self, level: str) -> ChatRequestBuilder:
         """How much to reason: `low`, `medium`, `high`, or a word of the provider's own."""
-        return self._with(reasoning_effort=level)
+        return self._with(reasoning_effort=_text("reasoning_effort", level))
 
     def thinking(self, settings: dict[str, Any]) -> ChatRequestBuilder:
         """The provider's own reasoning settings, as its wire has them."""
-        return self._with(thinking=settings)
+        return self._with(thinking=_mapping("thinking", settings))
 
     def metadata(self, values: dict[str, Any]) -> ChatRequestBuilder:
         """Sent to the provider where its wire has a place for it."""
-        return self._with(metadata=values)
+        return self._with(metadata=_mapping("metadata", values))
 
     def extra(self, fields: dict[str, Any]) -> ChatRequestBuilder:
         """Fields merged into the body as they are, last: for what the standard request has no name for."""
-        return self._with(extra={**(self._request.extra or {}), **fields})
+        return self._with(extra={**(self._request.extra or {}), **_mapping("extra", fields)})
 
     def headers(self, values: dict[str, str]) -> ChatRequestBuilder:
         """Headers to add, over those given before. The auth header cannot be overridden."""
-        return self._with(headers={**(self._request.headers or {}), **values})
+        return self._with(headers={**(self._request.headers or {}), **_mapping("headers", values)})
 
     def query(self, values: dict[str, str]) -> ChatRequestBuilder:
         """Parameters to add to the URL. One that carries the key cannot be overridden."""
-        return self._with(query={**(self._request.query or {}), **values})
+        return self._with(query={**(self._request.query or {}), **_mapping("query", values)})
 
     # ---- terms
 
     def model(self, ref: str) -> ChatRequestBuilder:
         """Another model than the client's, as `provider/model`."""
-        return self._on(model=ref)
+        return self._on(model=_text("a model", ref))
 
     def api(self, family: str) -> ChatRequestBuilder:
         """One of the provider's API families, where it has several."""
-        return self._on(api=family)
+        return self._on(api=_text("api", family))
 
     def deadline(self, seconds: float) -> ChatRequestBuilder:
         """The whole call, from now on `execute` or `stream`, takes at most so long; then kind `deadline` is raised."""
@@ -268,6 +274,10 @@ class ChatRequestBuilder:
         from the start; `continue` hands what came to the next model that can go on with it. Without models the
         client's fallbacks stay.
         """
+        for model in models:
+            _text("a model", model)
+        if isinstance(on, str):
+            raise CallerError(f"on is a list of codes, got {on!r}", kind="bad_argument")
         unknown = sorted(set(on) - set(CODES))
         if unknown:
             raise CallerError(f"{unknown[0]!r} is no standard code", kind="bad_argument")
@@ -278,7 +288,7 @@ class ChatRequestBuilder:
 
     def tenant(self, name: str) -> ChatRequestBuilder:
         """Whose call it is, for a fair share where calls have to wait. Never on the wire."""
-        return self._on(tenant=name)
+        return self._on(tenant=_text("a tenant", name))
 
     def cost_cap(self, most: float) -> ChatRequestBuilder:
         """The most that all attempts of the call may cost together, in the currency of the prices.
@@ -293,6 +303,10 @@ class ChatRequestBuilder:
 
     def cancel_token(self, token: CancelToken) -> ChatRequestBuilder:
         """A token that may end this call from elsewhere."""
+        from .cancel import CancelToken  # who calls this has loaded it
+
+        if not isinstance(token, CancelToken):
+            raise CallerError(f"expected a CancelToken, got {type(token).__name__}", kind="bad_argument")
         return self._on(tokens=(*self._terms.tokens, token))
 
     # ---- sending
@@ -340,3 +354,15 @@ def _integer(name: str, value: int, *, least: int | None = None) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise CallerError(f"{name} is a whole number{bound}, got {value!r}", kind="bad_argument")
     return value
+
+
+def _text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise CallerError(f"{name} is text, got {value!r}", kind="bad_argument")
+    return value
+
+
+def _mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CallerError(f"{name} is a mapping, got {type(value).__name__}", kind="bad_argument")
+    return dict(value)

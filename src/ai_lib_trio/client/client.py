@@ -100,7 +100,15 @@ def open_client(
     When the block is left, calls of other tasks get `config.shutdown_grace_s` to finish (none after an error), then
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
     """
-    config = config or Config()
+    if config is None:
+        config = Config()
+    elif not isinstance(config, Config):
+        raise CallerError(f"config is a Config, got {type(config).__name__}", kind="bad_argument")
+    if isinstance(fallbacks, str):
+        raise CallerError("fallbacks is a list of models", kind="bad_argument")
+    for name, value in (("model", model), ("api", api), ("base_url", base_url), ("api_key", api_key)):
+        if value is not None and not isinstance(value, str):
+            raise CallerError(f"{name} is text, got {type(value).__name__}", kind="bad_argument")
     if router is not None:
         config = msgspec.structs.replace(config, router=router)
     return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config)
@@ -196,6 +204,10 @@ class AiClient:
             *(Message.user(message) if isinstance(message, str) else message for message in messages)
         )
 
+    def __repr__(self) -> str:
+        state = "closed" if self._supervisor.is_closing else f"{len(self._open)} open calls"
+        return f"<AiClient {self.number} {self._terms.model or 'of any model'}, {state}>"
+
     @property
     def models(self) -> ModelManager:
         """The models that the client's manifests know, to be found by what they can do and cost."""
@@ -235,6 +247,8 @@ class AiClient:
         """
         from ..resilience.contest import Contest
 
+        if until not in ("first_token", "first_complete") and not callable(until):
+            raise CallerError(f"until is first_token, first_complete or a function, got {until!r}", kind="bad_argument")
         state = Contest()
         make = partial(self._executor.race, until=until, state=state)
         return self._contest(chat, make, models, state)
@@ -299,6 +313,8 @@ class AiClient:
         from ..resilience.contest import Entrant
         from .contests import ContestStream
 
+        if not isinstance(chat, ChatRequestBuilder):
+            raise CallerError(f"expected a request of client.chat(), got {type(chat).__name__}", kind="bad_argument")
         request = msgspec.structs.replace(chat._request, stream=True)
         terms = chat._terms
         if not self._known(models):
@@ -353,6 +369,8 @@ class AiClient:
     @contextmanager
     def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
         """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
+        if not callable(sink):
+            raise CallerError(f"a sink is a callable, got {type(sink).__name__}", kind="bad_argument")
         added = self._hooks.add(sink)
         try:
             yield
@@ -394,6 +412,8 @@ class AiClient:
             raise CallerError("no model: give one to open_client or to .model()", kind="bad_argument")
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
+        if not any(message.content for message in request.messages):
+            raise CallerError("the messages are empty: a message without content is not sent", kind="bad_argument")
         deadline = absolute(terms.deadline_s)
         if not self._turnstile.pass_nowait():
             await self._turnstile.wait_passage()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -18,6 +18,8 @@ from ..types.records import ClientSink, Sink
 
 if TYPE_CHECKING:
     from ..routing import ModelArray, Router
+else:  # few programs route, so that room is not loaded for all; the names are there for who asks for the hints: `help`
+    Router = ModelArray = Any
 
 __all__ = ["Config", "EngineFactory"]
 
@@ -68,16 +70,55 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wall_time: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        if self.check_health_s is not None and not self.check_health_s >= 0:
-            raise CallerError(
-                f"check_health_s is a number of seconds, got {self.check_health_s!r}", kind="bad_argument"
-            )
+        for name, (is_right, expected) in _EXPECTED.items():
+            value = getattr(self, name)
+            if not is_right(value):
+                raise CallerError(f"{name} is {expected}, got {_shown(name, value)}", kind="bad_argument")
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Name and value of each setting; of what may hold keys, the names alone."""
         values = [(name, getattr(self, name)) for name in self.__struct_fields__]
-        hides = ("environ", "api_keys")
-        return [(name, sorted(value) if name in hides and value is not None else value) for name, value in values]
+        return [(name, sorted(value) if name in _SECRET and value is not None else value) for name, value in values]
 
     def __repr__(self) -> str:
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+_SECRET = ("environ", "api_keys")  # may hold keys
+
+
+def _shown(name: str, value: Any) -> str:
+    return type(value).__name__ if name in _SECRET else repr(value)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and value >= 0
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "timeouts": (lambda value: isinstance(value, Timeouts), "a Timeouts"),
+    "resilience": (lambda value: isinstance(value, Resilience), "a Resilience"),
+    "gates": (lambda value: value in get_args(Gates), " or ".join(get_args(Gates))),
+    "max_frame_bytes": (_is_number, "a number of bytes"),
+    "max_reply_bytes": (_is_number, "a number of bytes"),
+    "shutdown_grace_s": (_is_number, "a number of seconds"),
+    "transport": (
+        lambda value: callable(value) or value in ("auto", "native", "httpx"),
+        "auto, native, httpx, or a function that makes an engine",
+    ),
+    "on_actor_failure": (lambda value: value in ("restart", "raise"), "restart or raise"),
+    "environ": (lambda value: value is None or isinstance(value, Mapping), "a mapping of texts"),
+    "base_urls": (_are_texts, "a mapping of texts, by provider id"),
+    "api_keys": (_are_texts, "a mapping of texts, by provider id"),
+    "sinks": (
+        lambda value: isinstance(value, tuple | list) and all(callable(sink) for sink in value),
+        "a tuple of callables",
+    ),
+    "check_health_s": (lambda value: value is None or _is_number(value), "a number of seconds"),
+    "reload_manifests_s": (lambda value: value is None or _is_number(value), "a number of seconds"),
+    "wall_time": (callable, "a function without arguments"),
+}

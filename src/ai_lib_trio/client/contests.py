@@ -57,6 +57,10 @@ class ContestStream(ChatStream):
         super().__init__(client, prepare)
         self._state = state
 
+    if TYPE_CHECKING:  # the same, and checkers know that what `as` names has a winner
+
+        async def __aenter__(self) -> ContestStream: ...
+
     @property
     def winner(self) -> RaceMember | None:
         """Who won; None while nobody has."""

@@ -246,7 +246,12 @@ class Catalog:
             self.validator().check(document, "foreign")
             document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
         found = read_manifest(
-            document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
+            document,
+            self._dialects_for(tree),
+            origin=source.origin,
+            strict=self._is_strict(tree),
+            notes=notes,
+            dialects=self.dialects,
         )
         if ours and source.origin != "bundled":  # what is bundled was held to more when the wheel was built
             self.validator().check(document, "provider_types")
@@ -359,7 +364,7 @@ class Catalog:
         found = self._offers(text)
         if len(found) == 1:
             provider, facts = next(iter(found.items()))
-            return ModelRef(self.provider(provider).id, facts.model_id, f"{provider}/{facts.key}", facts)
+            return ModelRef(self.provider(provider).id, facts.model_id, facts.ref, facts)
         if found:
             offered = ", ".join(f"{provider}/{text}" for provider in sorted(found))
             raise CallerError(f"{text!r} is offered by several providers; say which: {offered}", kind="unknown_model")

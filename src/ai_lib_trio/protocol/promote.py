@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import code_of_name
+from .dialects import DIALECT_SECTIONS
 from .draft import RENAMED, Promotion
 from .formats import Formats
 from .tree import kind_of, suggestion
@@ -37,11 +38,15 @@ _RATE_FIELDS = (
 
 
 def is_ours(tree: Any) -> bool:
-    """Whether a raw tree is in our own shape: its API families name dialects, or it says where its facts are from."""
+    """Whether a raw tree is in our own shape: its API families name dialects or change one, or it says where its facts
+    are from."""
     families = tree.get("api_families") if isinstance(tree, Mapping) else None
     if not isinstance(families, Mapping):
         return isinstance(tree, Mapping) and families is None and "sources" in tree
-    return not families or any(isinstance(family, Mapping) and "dialect" in family for family in families.values())
+    return not families or any(
+        isinstance(family, Mapping) and not family.keys().isdisjoint(("dialect", *DIALECT_SECTIONS))
+        for family in families.values()
+    )
 
 
 def promote(document: Document, known: Promotion, *, strict: bool = False) -> tuple[Document, list[str]]:

@@ -70,6 +70,11 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "active"
     verification: Verification = Verification()
 
+    @property
+    def ref(self) -> str:
+        """How calls name it: `provider/model`, also where the key begins with the provider itself."""
+        return f"{self.provider}/{self.key.removeprefix(self.provider + '/')}"
+
 
 class ModelRef(msgspec.Struct, frozen=True):
     """A model that a call may go to. `model_id` is the wire's name, `ref` is `provider/model` as people write it."""

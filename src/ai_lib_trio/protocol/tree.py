@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from .where import Key, Position, Where
 
-__all__ = ["Reader", "kind_of", "merge", "nearest", "suggestion", "without_nulls"]
+__all__ = ["Reader", "kind_of", "likely", "merge", "misspelt", "nearest", "suggestion", "without_nulls"]
 
 Positions = Mapping[tuple[Key, ...], Position]
 _T = TypeVar("_T", bound=str)
@@ -118,12 +118,23 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: `; did you mean 'x'?`, what is known, or nothing."""
     names = sorted(set(known))
-    close = nearest(name, names)
-    if close:
-        return f"; did you mean {' or '.join(repr(one) for one in close)}?"
+    if close := likely(name, names):
+        return close
     if 0 < len(names) <= 12:
         return f"; known: {', '.join(names)}"
     return ""
+
+
+def likely(name: str, known: Iterable[str]) -> str:
+    """The end of a message that lists what is known: `; did you mean 'x'?`, or nothing."""
+    close = nearest(name, known)
+    return f"; did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
+
+
+def misspelt(name: str, given: Iterable[str]) -> str:
+    """The end of a message about a name that is missing: which of those given may be meant to be it, or nothing."""
+    close = nearest(name, given)
+    return f"; is {close[0]!r} meant to be it?" if close else ""
 
 
 class Reader:
@@ -158,7 +169,10 @@ class Reader:
     def need_text(self, key: str) -> str:
         value = self.text(key)
         if not value or not value.strip():
-            raise self.where.error(f"expected {key!r} as text that is not empty, got {kind_of(self.value.get(key))}")
+            typo = "" if key in self.value else misspelt(key, map(str, self.value))
+            raise self.where.error(
+                f"expected {key!r} as text that is not empty, got {kind_of(self.value.get(key))}{typo}"
+            )
         return value
 
     def choice(self, key: str, allowed: Sequence[_T], default: _T) -> _T:
@@ -169,7 +183,7 @@ class Reader:
             if value == one:
                 return one
         raise self.where.at(key).error(
-            f"expected one of {', '.join(allowed)}, got {kind_of(value)}{suggestion(value, allowed)}"
+            f"expected one of {', '.join(allowed)}, got {kind_of(value)}{likely(value, allowed)}"
         )
 
     def flag(self, key: str, default: bool) -> bool:

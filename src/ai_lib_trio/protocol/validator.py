@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import ManifestError
 from .manifest import Family, Manifest
-from .tree import kind_of, suggestion
+from .tree import kind_of, likely, misspelt, suggestion
 from .where import Document, Key, Where
 
 __all__ = ["AT_LOAD", "KEYWORDS", "SCHEMAS", "Validator", "cross_faults", "text_keys", "types_of"]
@@ -96,10 +96,11 @@ class Validator:
             return where.at(extra[0]).error(f"unknown key {extra[0]!r}{suggestion(extra[0], known)}")
         if rule == "required" and isinstance(value, Mapping):
             missing = [key for key in wanted if key not in value]
-            return where.error(f"expected {missing[0]!r}, got nothing")
+            unknown = [str(key) for key in value if str(key) not in definition.get("properties", {})]
+            return where.error(f"expected {missing[0]!r}, got nothing{misspelt(missing[0], unknown)}")
         if rule == "enum":
             names = [str(one) for one in wanted]
-            close = suggestion(str(value), names) if isinstance(value, str) else ""
+            close = likely(str(value), names) if isinstance(value, str) else ""
             return where.error(f"expected one of {', '.join(names)}, got {kind_of(value)}{close}")
         if rule == "type":
             kinds = [wanted] if isinstance(wanted, str) else list(wanted)

@@ -1,13 +1,16 @@
 """How many tokens a request or a reply is thought to be, where nobody has counted them.
 
-Imports types. Pure. Four characters to a token is the usual rule for English text; other scripts have more tokens to a
-character, so nothing is refused on an estimate alone unless it is far off (preflight).
+Imports types and `errors`. Pure. Four characters to a token is the usual rule for English text; other scripts have more
+tokens to a character, so nothing is refused on an estimate alone unless it is far off (preflight).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from ..errors import CallerError
 from ..types.message import Base64Source, Block, RefusalBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 from ..types.request import Request
 
@@ -33,17 +36,26 @@ def input_tokens(request: Request) -> int:
                 chars += more_chars
                 tokens += more_tokens
     if request.tools:
-        chars += len(msgspec.json.encode(request.tools))
+        chars += len(_json(request.tools))
     if request.response_format is not None and request.response_format.schema is not None:
-        chars += len(msgspec.json.encode(request.response_format.schema))
+        chars += len(_json(request.response_format.schema))
     return tokens + -(-chars // CHARS_PER_TOKEN)
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair, which the encoder of the request sends as an escape
+        return b""
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CallerError(f"expected values that JSON can carry: {error}", kind="bad_argument") from error
 
 
 def _of_block(block: Block) -> tuple[int, int]:
     if isinstance(block, TextBlock | ThinkingBlock | RefusalBlock):
         return len(block.text), 0
     if isinstance(block, ToolUseBlock):
-        return len(block.name) + len(block.arguments or msgspec.json.encode(block.input)), PER_MESSAGE
+        return len(block.name) + len(block.arguments or _json(block.input)), PER_MESSAGE
     if isinstance(block, ToolResultBlock):
         if isinstance(block.content, str):
             return len(block.content), PER_MESSAGE

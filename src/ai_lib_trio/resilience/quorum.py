@@ -63,8 +63,8 @@ def agreeing(members: Sequence[Member], k: int, agree: Agree, state: Contest) ->
     """What `k` of the members agree on. Where none answers, the first member's error."""
     from .contest import contest  # `same_text` is looked at by everybody, a quorum is called for by few
 
-    if not 1 <= k <= len(members):
-        raise CallerError(f"a quorum of {len(members)} is between 1 and {len(members)}, got {k}", kind="bad_argument")
+    if not isinstance(k, int) or not 1 <= k <= len(members):
+        raise CallerError(f"a quorum of {len(members)} is between 1 and {len(members)}, got {k!r}", kind="bad_argument")
 
     async def run(call: Call, outlet: Outlet) -> None:
         await contest(call, outlet, members, when_agreed(k, agree, len(members)), state=state, gathers=True)

@@ -170,6 +170,9 @@ class Router:
     def __init__(self, *arrays: ModelArray) -> None:
         if not arrays:
             raise CallerError("a router has at least one array", kind="bad_argument")
+        for array in arrays:
+            if not isinstance(array, ModelArray):
+                raise CallerError(f"expected a ModelArray, got {type(array).__name__}", kind="bad_argument")
         self.arrays = {array.name: array for array in arrays}
         if len(self.arrays) < len(arrays):
             raise CallerError("two arrays have the same name", kind="bad_argument")

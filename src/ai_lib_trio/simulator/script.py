@@ -82,7 +82,7 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class Thinking(msgspec.Struct, frozen=True):
-    """A block of reasoning, with the seals that the dialect has a place for."""
+    """A block of reasoning, with the seals that the dialect has a place for. One that it cannot do without is made."""
 
     text: str = ""
     signature: str | None = None

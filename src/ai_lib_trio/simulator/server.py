@@ -623,7 +623,7 @@ class open_simulator:  # used as a function is: `async with open_simulator() as 
                 self._queue(answers, model)
         elif scripts is not None:
             self._queue(scripts, None)
-        self._nursery_manager = trio.open_nursery()
+        self._nursery_manager: Any = None
         self._nursery: trio.Nursery | None = None
 
     def _queue(self, answers: Answer | Sequence[Answer], model: str | None) -> None:
@@ -633,12 +633,15 @@ class open_simulator:  # used as a function is: `async with open_simulator() as 
             self._simulator.script(answers, model=model, times=None)
 
     async def __aenter__(self) -> Simulator:
+        if not trio.lowlevel.in_trio_task():
+            raise CallerError("the simulator runs on trio: there is no trio run here", kind="bad_argument")
         listeners: list[trio.SocketListener] = []
         if self._host is not None:
             # A thousand clients may connect within one turn of the scheduler.
             listeners = await trio.open_tcp_listeners(self._port, host=self._host, backlog=4096)
             self._simulator.host = self._host
             self._simulator.port = listeners[0].socket.getsockname()[1]
+        self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         for listener in listeners:
             self._nursery.start_soon(self._accept, listener, self._nursery)

@@ -1,20 +1,24 @@
 """Messages and their content blocks: what a conversation is made of, before any wire shape.
 
-Imports nothing of ours. The rule that must stay true: a block keeps everything its wire needs back (signatures,
+Imports `errors`. The rule that must stay true: a block keeps everything its wire needs back (signatures,
 sealed reasoning, raw blocks), so that a reply appended to the conversation goes out as it came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import msgspec
+
+from ..errors import CallerError
 
 __all__ = [
     "AudioBlock",
     "Base64Source",
     "Block",
+    "ContentBlock",
     "DocumentBlock",
     "ImageBlock",
     "Message",
@@ -40,6 +44,11 @@ class Base64Source(msgspec.Struct, frozen=True, tag="base64", tag_field="kind"):
     media_type: str
     data: str
 
+    @classmethod
+    def from_bytes(cls, media_type: str, data: bytes) -> Base64Source:
+        """The bytes of a file, as they are; encoded here."""
+        return cls(media_type, b2a_base64(data, newline=False).decode())
+
 
 class UrlSource(msgspec.Struct, frozen=True, tag="url", tag_field="kind", omit_defaults=True):
     """Bytes that the provider fetches itself."""
@@ -51,11 +60,11 @@ class UrlSource(msgspec.Struct, frozen=True, tag="url", tag_field="kind", omit_d
 Source = Base64Source | UrlSource
 
 
-class _Block(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
-    pass
+class ContentBlock(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+    """Any block: what a list of blocks of several kinds is a list of, as type checkers see it."""
 
 
-class TextBlock(_Block, frozen=True, tag="text"):
+class TextBlock(ContentBlock, frozen=True, tag="text"):
     """Text. `signature` is opaque and goes back where a wire signs text; `cache_control` is sent where it exists.
 
     `citations` are the sources that an answer's text cites, as the wire has them. `native` holds attributes of the
@@ -69,7 +78,7 @@ class TextBlock(_Block, frozen=True, tag="text"):
     native: dict[str, Any] | None = None
 
 
-class ThinkingBlock(_Block, frozen=True, tag="thinking"):
+class ThinkingBlock(ContentBlock, frozen=True, tag="thinking"):
     """Reasoning. `signature`, `encrypted` and `id` are opaque and go back unchanged to the dialect they came from.
 
     `summary` keeps the parts one by one where the wire separates them; `text` is all of them joined.
@@ -82,13 +91,13 @@ class ThinkingBlock(_Block, frozen=True, tag="thinking"):
     summary: tuple[str, ...] | None = None
 
 
-class RefusalBlock(_Block, frozen=True, tag="refusal"):
+class RefusalBlock(ContentBlock, frozen=True, tag="refusal"):
     """The model's own words of refusal."""
 
     text: str
 
 
-class ImageBlock(_Block, frozen=True, tag="image"):
+class ImageBlock(ContentBlock, frozen=True, tag="image"):
     """An image. `signature` is opaque and goes back where a wire signs the images of an answer."""
 
     source: Source
@@ -97,7 +106,7 @@ class ImageBlock(_Block, frozen=True, tag="image"):
     signature: str | None = None
 
 
-class DocumentBlock(_Block, frozen=True, tag="document"):
+class DocumentBlock(ContentBlock, frozen=True, tag="document"):
     """A document, such as a PDF. `filename` goes out where the wire has a place for it."""
 
     source: Source
@@ -105,17 +114,19 @@ class DocumentBlock(_Block, frozen=True, tag="document"):
     cache_control: dict[str, Any] | None = None
 
 
-class AudioBlock(_Block, frozen=True, tag="audio"):
+class AudioBlock(ContentBlock, frozen=True, tag="audio"):
     """Sound, in the format that its source's media type says."""
 
     source: Source
 
 
-class VideoBlock(_Block, frozen=True, tag="video"):
+class VideoBlock(ContentBlock, frozen=True, tag="video"):
+    """Moving pictures, in the format that its source's media type says."""
+
     source: Source
 
 
-class ToolUseBlock(_Block, frozen=True, tag="tool_use"):
+class ToolUseBlock(ContentBlock, frozen=True, tag="tool_use"):
     """A call that the model asks the client to make.
 
     `input` is the parsed arguments; where they are no JSON, `input` is the raw text. `arguments` keeps the raw
@@ -132,7 +143,7 @@ class ToolUseBlock(_Block, frozen=True, tag="tool_use"):
     native: dict[str, Any] | None = None
 
 
-class ToolResultBlock(_Block, frozen=True, tag="tool_result"):
+class ToolResultBlock(ContentBlock, frozen=True, tag="tool_result"):
     """What a tool answered. `content` is text or blocks; `tool_name` is found from the call when it is not given."""
 
     tool_use_id: str
@@ -142,7 +153,7 @@ class ToolResultBlock(_Block, frozen=True, tag="tool_result"):
     cache_control: dict[str, Any] | None = None
 
 
-class ServerToolBlock(_Block, frozen=True, tag="server_tool_use"):
+class ServerToolBlock(ContentBlock, frozen=True, tag="server_tool_use"):
     """A call that the provider ran itself, or its result. No call for the client; sent back to the same dialect alone.
 
     `native` is the whole block as the wire has it; that is what goes back.
@@ -154,7 +165,7 @@ class ServerToolBlock(_Block, frozen=True, tag="server_tool_use"):
     native: Any = None
 
 
-class OpaqueContent(_Block, frozen=True, tag="opaque"):
+class OpaqueContent(ContentBlock, frozen=True, tag="opaque"):
     """A wire block that has no standard meaning: `data` is the block as it came, `kind` its wire type."""
 
     kind: str
@@ -190,23 +201,28 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None  # the caller's own notes; never on the wire
 
     @classmethod
-    def system(cls, content: str | Sequence[Block]) -> Message:
+    def system(cls, content: str | Sequence[ContentBlock]) -> Message:
         """A system message."""
         return cls("system", _content(content))
 
     @classmethod
-    def user(cls, content: str | Sequence[Block]) -> Message:
+    def user(cls, content: str | Sequence[ContentBlock]) -> Message:
         """A user's message."""
         return cls("user", _content(content))
 
     @classmethod
-    def assistant(cls, content: str | Sequence[Block]) -> Message:
+    def assistant(cls, content: str | Sequence[ContentBlock]) -> Message:
         """An assistant's message of your own; a reply has its own as `reply.message`."""
         return cls("assistant", _content(content))
 
     @classmethod
     def tool(
-        cls, tool_use_id: str, content: str | Sequence[Block], *, is_error: bool = False, tool_name: str | None = None
+        cls,
+        tool_use_id: str,
+        content: str | Sequence[ContentBlock],
+        *,
+        is_error: bool = False,
+        tool_name: str | None = None,
     ) -> Message:
         """The result of the call `tool_use_id`, as a message of its own."""
         block = ToolResultBlock(
@@ -227,5 +243,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
         return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
 
 
-def _content(content: str | Sequence[Block]) -> str | tuple[Block, ...]:
-    return content if isinstance(content, str) else tuple(content)
+def _content(content: str | Sequence[ContentBlock]) -> str | tuple[Block, ...]:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Iterable) or isinstance(content, bytes | bytearray | Mapping):
+        raise CallerError(f"content is text or a list of blocks, got {type(content).__name__}", kind="bad_argument")
+    return cast("tuple[Block, ...]", tuple(content))  # the kinds that there are; what is none is refused when encoded

@@ -408,7 +408,7 @@ class _Viewing:
         for block in _listed(content, "content"):
             read = _READERS.get(block.__class__)
             if read is None:
-                raise _refuse(f"expected text or a content block in {place}, got {short(block)}")
+                raise _refuse(f"expected content blocks in the list of {place}, got {short(block)}")
             found = read(self, block)
             if found is not None and found["type"] not in dropped:
                 found["place"] = place
@@ -477,6 +477,8 @@ class _Viewing:
 
     def media(self, kind: str, source: Any) -> dict[str, Any]:
         if isinstance(source, Base64Source):
+            if not isinstance(source.data, str):
+                raise _refuse(f"expected base64 text in a {kind} block's source: Base64Source.from_bytes encodes bytes")
             found: dict[str, Any] = {"kind": "base64", "media_type": source.media_type, "data": source.data}
             if self.lens.wants_source_text and source.media_type.partition("/")[0] == "text":
                 found["text"] = _decoded(source.data)
@@ -486,8 +488,8 @@ class _Viewing:
                 found["media_type"] = source.media_type
         else:
             raise _refuse(
-                f"expected a Base64Source or UrlSource in a {kind} block, got {short(source)}: "
-                "references are resolved before a request is made"
+                f"expected a Base64Source or UrlSource in a block of kind {kind}, got {short(source)}: "
+                "a file is read first, for Base64Source.from_bytes"
             )
         return {"type": kind, "source": found}
 
