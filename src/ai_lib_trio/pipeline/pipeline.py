@@ -409,6 +409,7 @@ class Pipeline:
                     return
         finally:
             self._frames = number
+            facts.data = b""  # a stream may be silent for minutes: its last frame is not kept for them
 
     def _read_whole(self, data: bytes) -> None:
         """The one frame that a whole body is."""

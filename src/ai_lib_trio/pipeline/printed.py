@@ -326,7 +326,7 @@ class _Printer:
                 self.line(f"{out} = {before}[{len(items)}]")
             with self.block("else:"):
                 self.line(f"{out} = {whole}")
-                self.line(f"facts.joins[{slot}] = ({', '.join(items)}, {out})")
+                self.line(f"facts.joined({slot}, ({', '.join(items)}, {out}))")
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
