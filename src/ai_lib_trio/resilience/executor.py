@@ -244,7 +244,7 @@ class ResilientExecutor:
                 onward = self._admit(call, call.target)
             except AiLibError as exc:
                 if exc.kind in NOT_HERE:
-                    call.skipped.append(Skipped(call.target.ref, exc.message))
+                    call.notes.skipped += (Skipped(call.target.ref, exc.message),)
                 raise
             return tried(onward, outlet)
 
@@ -320,8 +320,8 @@ class ResilientExecutor:
             refusal = refusal_of(seen)
             if refusal is not None:
                 raise refusal.located(provider=target.manifest.id, model=target.model)
-            if check.why not in call.warnings:
-                call.warnings.append(check.why)
+            if check.why not in call.notes.warnings:
+                call.notes.warnings += (check.why,)
         return call.copy(request=request, target=target, tokens=seen.input_tokens + output_asked(request))
 
     # ---- rules

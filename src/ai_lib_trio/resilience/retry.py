@@ -81,10 +81,13 @@ class Chance:
         self._seed = seed
 
     def of(self, call: Call) -> Random:
-        rng = call.generators.get(call.lane)
+        generators = call.notes.generators
+        if generators is None:
+            generators = call.notes.generators = {}
+        rng = generators.get(call.lane)
         if rng is None:
             rng = Random(f"{self._seed}:{call.number}" + (f":{call.lane}" if call.lane else ""))
-            call.generators[call.lane] = rng
+            generators[call.lane] = rng
         return rng
 
 
