@@ -8,7 +8,7 @@ call for the client never become one; usage is folded once, at the end; the end 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -35,7 +35,7 @@ from ..types.events import (
 from ..types.response import parse_arguments
 from ..types.usage import Usage
 
-__all__ = ["USAGE_FIELDS", "Accumulator", "Ending", "mend"]
+__all__ = ["USAGE_FIELDS", "Accumulator", "Ending", "Run", "mend"]
 
 USAGE_FIELDS = (
     "input_tokens",
@@ -698,6 +698,9 @@ class Accumulator:
         if cand.called:
             return ending.with_calls.get("absent" if cand.raw is None else reason, reason)
         return reason
+
+
+Run = Callable[[Any, "str | None", Any, Accumulator], None]  # rules, ready: frame, event name, headers, facts
 
 
 def _count(value: Any) -> int | None:

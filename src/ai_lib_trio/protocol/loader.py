@@ -428,7 +428,7 @@ class Catalog:
         if built is not None:
             found = self._models[key] = read_models_form(built)
         if found is None:
-            document = self._document(tree, "models", stem)
+            document = self.trees[tree].read("models", stem)  # not kept: the facts are all that anybody asks for
             strict = self._is_strict(tree)
             found = read_models(Reader(document.data, document.where, strict=strict, notes=[]))
             if self.trees[tree].origin != "bundled":
