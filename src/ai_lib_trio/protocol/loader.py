@@ -246,7 +246,13 @@ class Catalog:
             self.validator().check(document, "foreign")
             document, notes = promote(document, self._promotion(tree), strict=self._is_strict(tree))
         found = read_manifest(
-            document, self._dialects_for(tree), origin=source.origin, strict=self._is_strict(tree), notes=notes
+            document,
+            self._dialects_for(tree),
+            origin=source.origin,
+            strict=self._is_strict(tree),
+            notes=notes,
+            # Most programs use one of a provider's APIs, and what is bundled was read whole by whoever bundled it.
+            checked=source.files("dialects") if source.origin == "bundled" else (),
         )
         if ours and source.origin != "bundled":  # what is bundled was held to more when the wheel was built
             self.validator().check(document, "provider_types")
