@@ -253,6 +253,9 @@ class ProviderActor:
             progress.usage,
         )
         self._at_gate(self._ended, ticket, ending, now)
+        job.ticket = None
+        if job.error is None:
+            job.call.answered()
         if self._tickets:
             self._wake()
 
