@@ -200,9 +200,9 @@ class Call:
         call.entry = None
         return call
 
-    def answered(self) -> None:
-        """This attempt has its answer: it leads no more to the log that it stands in. A call that is over is then freed
-        at once, with its reply, and not when the collector comes by."""
+    def detach(self) -> None:
+        """No attempt comes after this one: it leads no more to the log that it stands in. A call that is over is then
+        freed at once, with its reply, and not when the collector comes by."""
         self.entry = None
         self.log = []
 

@@ -255,7 +255,7 @@ class ProviderActor:
         self._at_gate(self._ended, ticket, ending, now)
         job.ticket = None
         if job.error is None:
-            job.call.answered()
+            job.call.detach()
         if self._tickets:
             self._wake()
 

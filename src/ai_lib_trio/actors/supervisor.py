@@ -201,6 +201,7 @@ class Supervisor:
             job.actor.release(job)
         elif slot.actor is not None:
             slot.actor.withdraw(job)
+        job.call.detach()
 
     # ---- actors
 
