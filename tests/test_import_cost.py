@@ -15,6 +15,8 @@ RARE = {
         "client.cancel",
         "client.contests",
         "client.routed",
+        "client.told",
+        "pipeline.closures",
         "pipeline.text_tools",
         "protocol.convert",
         "protocol.draft",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ai_lib_trio import AiClient
+from ai_lib_trio.actors.job import Job, Progress
+from ai_lib_trio.service import Call
 from ai_lib_trio.testing import (
     Data,
     Head,
@@ -23,6 +27,7 @@ from ai_lib_trio.testing import (
     quiescence,
     random_splits,
 )
+from ai_lib_trio.types.response import Fold
 from client_support import SSE, delta, echo, frame, scripted_client
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*strict_exception_groups=False:trio.TrioDeprecationWarning")
@@ -216,6 +221,36 @@ async def test_a_thousand_calls_leave_no_growing_state_behind(quiescence: Quiesc
         assert slot.actor is not None
         assert len(slot.docket) == len(slot.actor.inflight) == slot.actor.queued == len(client._open) == 0
         assert len(client._supervisor.slots) == len(client._targets._targets) == 1
+
+
+@pytest.mark.parametrize("way", ["whole", "read", "left"])
+async def test_a_call_that_is_over_is_freed_without_the_collector(way: str) -> None:
+    async with scripted_client(ScriptedTransport(echo)) as client:
+
+        async def call() -> None:
+            if way == "whole":
+                await client.chat().user("x").execute()
+                return
+            async with client.chat().user("x").stream() as events:
+                async for _ in events:
+                    if way == "left":
+                        break
+
+        await call()
+        gc.collect()
+        gc.disable()
+        try:
+            before = _of_calls()
+            for _ in range(10):
+                await call()
+            await wait_all_tasks_blocked()
+            assert _of_calls() == before
+        finally:
+            gc.enable()
+
+
+def _of_calls() -> dict[str, int]:
+    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, (Call, Job, Progress, Fold)))
 
 
 # ---- cuts

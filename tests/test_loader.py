@@ -11,6 +11,7 @@ import pytest
 from ai_lib_trio.errors import CallerError, ManifestError
 from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.protocol.manifest import Manifest, manifest_tree
+from ai_lib_trio.protocol.sources import Tree, bundled_tree
 from ai_lib_trio.protocol.tree import merge
 from ai_lib_trio.protocol.yaml_source import read_yaml
 
@@ -267,6 +268,26 @@ def test_a_provider_is_parsed_once(tree: Path) -> None:
     first = catalog.provider("acme")
     (tree / "providers/acme.yaml").write_text("broken: [", encoding="utf-8")
     assert catalog.provider("apex") is first
+
+
+def test_of_a_bundled_provider_the_dialects_are_read_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = bundled_tree().without_dist()
+    catalog = Catalog([bundled])
+    name = next(name for name in catalog.providers() if _has_several_dialects(catalog.provider(name)))
+    read: list[tuple[str, str]] = []
+    own = Tree.read
+    monkeypatch.setattr(Tree, "read", lambda self, kind, stem: read.append((kind, stem)) or own(self, kind, stem))
+    manifest = Catalog([bundled]).provider(name)
+    assert read == [("providers", name)]
+    used = manifest.families[manifest.default_family]
+    assert used.encode
+    assert read == [("providers", name), ("dialects", used.dialect)]
+
+
+def _has_several_dialects(manifest: Manifest) -> bool:
+    """And no defaults, which are looked at beside each of them."""
+    families = manifest.families.values()
+    return len({family.dialect for family in families}) > 1 and not any(family.form.defaults for family in families)
 
 
 def test_the_explicit_path_comes_before_the_environment_and_both_before_the_bundled_set(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ async def test_a_hedge_asks_the_next_only_when_the_first_is_late(autojump_clock:
     service, _ = hedge(1.0, prompt, spare)
     call, out = call_to(), Gathered()
     await service(call, out)
-    assert (out.text, spare.began, [one.model for one in call.skipped]) == ("one", [], ["m/1"])
+    assert (out.text, spare.began, [one.model for one in call.notes.skipped]) == ("one", [], ["m/1"])
 
 
 async def test_a_late_first_is_overtaken_and_closed(autojump_clock: trio.testing.MockClock) -> None:

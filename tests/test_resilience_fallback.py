@@ -72,7 +72,7 @@ async def test_a_target_that_cannot_do_it_is_passed_over_and_the_call_says_so() 
     steps = [step("a/1", Script([refusal()])), step("b/2", never, refuses=lacks), step("c/3", Script(answer("hi")))]
     await falling_back(steps)(call, out)
     assert (out.text, never.began) == ("hi", [])
-    assert [(one.model, one.reason) for one in call.skipped] == [("b/2", "no vision")]
+    assert [(one.model, one.reason) for one in call.notes.skipped] == [("b/2", "no vision")]
     assert out.events[0] == Rerouted("a/1", "c/3", "E3002 provider")
 
 
@@ -192,7 +192,7 @@ async def test_a_target_that_cannot_go_on_is_passed_over_for_one_that_can() -> N
     ]
     await falling_back(steps, mid_stream="continue")(call, out)
     assert (out.text, never.began) == ("hello", [])
-    assert "cannot go on" in call.skipped[0].reason
+    assert "cannot go on" in call.notes.skipped[0].reason
 
 
 async def test_before_output_any_target_may_answer_under_continue() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Entry",
     "FoldOutlet",
     "Gate",
+    "Notes",
     "Outlet",
     "Service",
     "Source",
@@ -115,34 +116,43 @@ class Entry(Protocol):
         ...
 
 
+class Notes:
+    """What is noted of a call beside its attempts: targets that were passed over, what is doubtful, and its sources of
+    chance by lane, once there are any."""
+
+    __slots__ = ("generators", "skipped", "warnings")
+
+    def __init__(self) -> None:
+        self.skipped: tuple[Skipped, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.generators: dict[int, Random] | None = None
+
+
 class Call:
     """One call on its way: what is asked, of whom, and by when.
 
     `number` counts the client's calls; `target` is what the client resolved the model to; `deadline` is absolute, on
     trio's clock (inf for none). `tenant` is whose call it is and `tokens` how much it is thought to use: both are for
-    the order in an actor's queue and its limits. `log`, `skipped` and `warnings` gather what each attempt came to,
-    which targets were passed over and what is doubtful, `generators` holds its sources of chance by lane; the copies
-    that policies hand on share them. A copy is one
-    attempt: `retry` says how many there were at this target before it, `lane` which member of a race it is, and the
-    innermost service fills in `attempt` (which counts from 1 over the whole call) and `entry`.
+    the order in an actor's queue and its limits. `log` gathers what each attempt came to; it and the `notes` are shared
+    by the copies that policies hand on. A copy is one attempt: `retry` says how many there were at this target before
+    it, `lane` which member of a race it is, and the innermost service fills in `attempt` (which counts from 1 over the
+    whole call) and `entry`.
     """
 
     __slots__ = (
         "attempt",
         "deadline",
         "entry",
-        "generators",
         "lane",
         "log",
+        "notes",
         "number",
         "request",
         "retry",
-        "skipped",
         "target",
         "tenant",
         "timeouts",
         "tokens",
-        "warnings",
     )
 
     def __init__(
@@ -164,9 +174,7 @@ class Call:
         self.timeouts = timeouts
         self.attempt = 1
         self.log: list[Any] = []
-        self.skipped: list[Skipped] = []
-        self.warnings: list[str] = []
-        self.generators: dict[int, Random] = {}
+        self.notes = Notes()
         self.tenant = tenant
         self.tokens = tokens
         self.retry = retry
@@ -192,15 +200,19 @@ class Call:
         call.timeouts = self.timeouts
         call.attempt = self.attempt
         call.log = self.log
-        call.skipped = self.skipped
-        call.warnings = self.warnings
-        call.generators = self.generators
+        call.notes = self.notes
         call.tenant = self.tenant
         call.tokens = self.tokens if tokens is None else tokens
         call.retry = retry
         call.lane = self.lane if lane is None else lane
         call.entry = None
         return call
+
+    def detach(self) -> None:
+        """No attempt comes after this one: it leads no more to the log that it stands in. A call that is over is then
+        freed at once, with its reply, and not when the collector comes by."""
+        self.entry = None
+        self.log = []
 
 
 _new_call = object.__new__

@@ -211,19 +211,20 @@ class ProviderActor:
 
     # ---- an admitted job, in its caller's task
 
-    async def serve(self, job: Job) -> None:
-        """Run an admitted job's exchange and settle it. A provider's fault or a bug ends the job here and nothing else.
+    def exchange(self, job: Job) -> Exchange:
+        """An admitted job's exchange, to be run by the caller's task, which says `served` when it is over.
 
         Cancelled, the connection is closed and the job is still to be settled, and `release`d, by whoever leaves.
         """
-        error: AiLibError | None = None
-        try:
-            await Exchange(job, self).run()
-        except AiLibError as exc:
-            error = exc
-        except Exception as exc:  # the boundary is a supervisor of one: a bug ends this job, siblings go on
-            error = InternalError(f"a fault in the exchange: {type(exc).__name__}", kind="bug")
-            error.__cause__ = exc
+        return Exchange(job, self)
+
+    def served(self, job: Job, fault: Exception | None) -> None:
+        """Settle a job whose exchange is over. A provider's fault or a bug ends the job here and nothing else."""
+        if fault is None or isinstance(fault, AiLibError):
+            error = fault
+        else:  # the boundary is a supervisor of one: a bug ends this job, siblings go on
+            error = InternalError(f"a fault in the exchange: {type(fault).__name__}", kind="bug")
+            error.__cause__ = fault
             self.bugs += 1
         self._docket.settle(job, error)
         self.release(job)
@@ -252,6 +253,9 @@ class ProviderActor:
             progress.usage,
         )
         self._at_gate(self._ended, ticket, ending, now)
+        job.ticket = None
+        if job.error is None:
+            job.call.detach()
         if self._tickets:
             self._wake()
 

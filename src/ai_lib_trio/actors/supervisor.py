@@ -131,7 +131,14 @@ class Supervisor:
             if actor is None or not actor.take_nowait(job):
                 await self._wait_admission(slot, job)
             if not job.is_settled:
-                await job.actor.serve(job)
+                # Here and not in a coroutine of the actor's: a stream would hold that one for all its minutes.
+                actor = job.actor
+                try:
+                    await actor.exchange(job).run()
+                except Exception as exc:
+                    actor.served(job, exc)
+                else:
+                    actor.served(job, None)
         finally:
             if not job.is_settled:
                 self._leave(slot, job)
@@ -194,6 +201,7 @@ class Supervisor:
             job.actor.release(job)
         elif slot.actor is not None:
             slot.actor.withdraw(job)
+        job.call.detach()
 
     # ---- actors
 

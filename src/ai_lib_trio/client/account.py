@@ -65,8 +65,8 @@ def stats_of(call: Call, usage: Usage) -> CallStats:
         currency=total.currency,
         billed=total.billed,
         dropped_opaque_blocks=progress.dropped_opaque if progress is not None else 0,
-        warnings=(*call.warnings, *warnings),
-        skipped=tuple(call.skipped),
+        warnings=(*call.notes.warnings, *warnings),
+        skipped=call.notes.skipped,
     )
 
 

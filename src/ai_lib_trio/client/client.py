@@ -52,7 +52,6 @@ from .config import Config
 from .reload import check_compiles, follow, open_source
 from .stream import ChatStream, Drive
 from .targets import Targets, is_routed
-from .told import Said, given, telling
 from .turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from .builder import ClientBuilder
     from .contests import ContestStream
     from .routed import Routes
+    from .told import Said
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -380,6 +380,8 @@ class AiClient:
     def tell(self, feedback: Said) -> None:
         """Tell the sinks what somebody said of a reply: what a `FeedbackCollector` of this client delivers to."""
         if self._hooks.on:
+            from .told import given
+
             self._hooks.emit(given(feedback, with_content=self.config.record_content))
 
     def stats(self) -> dict[str, int]:
@@ -403,6 +405,10 @@ class AiClient:
             from .cancel import cancellable
 
             service = cancellable(token, service)
+        if not self._hooks.on:
+            return service
+        from .told import telling
+
         return telling(service, self._hooks, with_content=self.config.record_content)
 
     async def _prepare(self, request: Request, terms: Terms, models: Sequence[str] = ()) -> Call:

@@ -85,9 +85,7 @@ class _Copying:
 
 
 def telling(service: Service, hooks: Hooks, *, with_content: bool) -> Service:
-    """The service, with the sinks told of the call. Where nobody listens, the service itself."""
-    if not hooks.on:
-        return service
+    """The service, with the sinks told of the call. Made where somebody listens."""
 
     async def run(call: Call, outlet: Outlet) -> None:
         copying = _Copying(outlet) if with_content else None

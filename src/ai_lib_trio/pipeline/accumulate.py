@@ -8,7 +8,8 @@ call for the client never become one; usage is folded once, at the end; the end 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ from ..types.events import (
 from ..types.response import parse_arguments
 from ..types.usage import Usage
 
-__all__ = ["USAGE_FIELDS", "Accumulator", "Ending", "mend"]
+__all__ = ["USAGE_FIELDS", "Accumulator", "Ending", "Run", "mend"]
 
 USAGE_FIELDS = (
     "input_tokens",
@@ -46,6 +47,7 @@ USAGE_FIELDS = (
 )
 
 Key = str | int
+_NOTHING: Any = MappingProxyType({})  # a dictionary before its first entry: few replies have one for each of them
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -94,13 +96,44 @@ class _Candidate:
         self.called = self.used = False
         self.current: _Block | None = None  # what keyless text goes on with
         self.text: _Block | None = None  # the last one, for citations that do not say which
-        self.keyed: dict[tuple[str, Key], _Block] = {}
-        self.open: dict[Key, _Open] = {}  # what has not ended
+        self.keyed: dict[tuple[str, Key], _Block] = _NOTHING
+        self.open: dict[Key, _Open] = _NOTHING  # what has not ended
         self.raw: str | None = None
 
 
 class Accumulator:
     """State of one reply. Rules call the methods named after facts; events gather in `out`."""
+
+    __slots__ = (
+        "_cand",
+        "_first",
+        "_ids",
+        "_is_counted",
+        "_others",
+        "_usage_raw",
+        "answered",
+        "at",
+        "cache_write_tokens",
+        "cached_tokens",
+        "data",
+        "element",
+        "ending",
+        "fault",
+        "input_tokens",
+        "is_over",
+        "joins",
+        "mark",
+        "model",
+        "nameless_calls",
+        "odd",
+        "out",
+        "output_tokens",
+        "reasoning_tokens",
+        "response_id",
+        "sentinel",
+        "total_tokens",
+        "touched",
+    )
 
     def __init__(self, ending: Ending) -> None:
         self.out: list[StreamingEvent] = []
@@ -112,13 +145,13 @@ class Accumulator:
         self.is_over = False  # a fault or a mark came
         self.data = b""  # the frame that is read now, and which of its elements where it is a list
         self.element: int | None = None
-        self.joins: dict[int, tuple[Any, ...]] = {}  # what rules joined last, so that they need not again
+        self.joins: dict[int, tuple[Any, ...]] = _NOTHING  # what rules joined last, so that they need not again
         self.touched = self.answered = False  # some fact of this frame was emitted; some other than Metadata was
         self.odd = False  # a frame needed the second reader: its text may hold halves of surrogate pairs
         self.nameless_calls = 0
         self.at = 0  # the index of the candidate in force
-        self._cand = first = _Candidate(0)
-        self._candidates = {0: first}
+        self._cand = self._first = _Candidate(0)
+        self._others: dict[int, _Candidate] = _NOTHING  # candidates by their index, but for the first
         # Counts by their names in `USAGE_FIELDS`, and where the provider's own object is or stands.
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
@@ -128,11 +161,17 @@ class Accumulator:
         self.reasoning_tokens: int | None = None
         self._is_counted = False
         self._usage_raw: Any = None
-        self._ids: dict[str, None] = {}  # of calls, given and made
+        self._ids: dict[str, None] = _NOTHING  # of calls, given and made
 
     def frame(self) -> Any:
         """The frame that is read now, whole, for the few rules that want it so."""
         return _part(self.data, self.element, ())
+
+    def joined(self, number: int, parts: tuple[Any, ...]) -> None:
+        """Keep what rules joined: the parts, and the text that they make."""
+        if self.joins is _NOTHING:
+            self.joins = {}
+        self.joins[number] = parts
 
     # ---- candidates ----
 
@@ -141,9 +180,11 @@ class Accumulator:
         before = self._cand.index
         index = number if number.__class__ is int and number >= 0 else 0
         if index != before:
-            found = self._candidates.get(index)
+            found = self._others.get(index) if index else self._first
             if found is None:
-                found = self._candidates[index] = _Candidate(index)
+                if self._others is _NOTHING:
+                    self._others = {}
+                found = self._others[index] = _Candidate(index)
             self._cand = found
             self.at = index
         return before
@@ -157,6 +198,8 @@ class Accumulator:
 
     def _opened(self, kind: str, key: Key) -> _Open:
         cand = self._cand
+        if cand.open is _NOTHING:
+            cand.open = {}
         block = cand.open[key] = _Open(kind, cand.blocks, key)
         cand.blocks += 1
         cand.used = self.answered = True
@@ -171,6 +214,8 @@ class Accumulator:
         if key is not None:
             block = cand.keyed.get((kind, key))
             if block is None:
+                if cand.keyed is _NOTHING:
+                    cand.keyed = {}
                 block = cand.keyed[kind, key] = self._fresh_block(kind, key)
         elif not alone and cand.current is not None and cand.current.kind == kind:
             return cand.current
@@ -288,7 +333,7 @@ class Accumulator:
             return
         if call_id and block.given_id is None:
             block.given_id = call_id
-            self._ids[call_id] = None
+            self._known_id(call_id)
         if item_id and not block.item_id:
             block.item_id = item_id
         if name and not block.name:
@@ -333,8 +378,13 @@ class Accumulator:
         number = 0
         while f"{stem}{number}" in self._ids:
             number += 1
-        self._ids[f"{stem}{number}"] = None
+        self._known_id(f"{stem}{number}")
         return f"{stem}{number}"
+
+    def _known_id(self, call_id: str) -> None:
+        if self._ids is _NOTHING:
+            self._ids = {}
+        self._ids[call_id] = None
 
     def _arguments(self, block: _Open, text: str) -> None:
         if not block.has_parts:
@@ -584,7 +634,7 @@ class Accumulator:
         if "finish" not in ways:
             return False
         is_finished = False
-        for cand in self._candidates.values():
+        for cand in (self._first, *self._others.values()):
             if cand.used:
                 if not cand.raw:
                     return False
@@ -593,7 +643,7 @@ class Accumulator:
 
     def close(self) -> None:
         """The reply is complete: what is open ends, then what is known about the reply, then its end."""
-        for cand in self._candidates.values():
+        for cand in (self._first, *self._others.values()):
             self._cand = cand
             if self.odd:
                 for block in [*cand.keyed.values(), *([cand.current] if cand.current is not None else [])]:
@@ -603,11 +653,10 @@ class Accumulator:
                 self._end(key, block)
         self._tell()
         end: StreamEnd | None = None
-        for index in sorted(self._candidates):
-            cand = self._candidates[index]
+        for cand in self._by_index():
             if cand.used:
                 reason = self._reason(cand)
-                self.out.append(FinalCandidate(index, reason, cand.raw))
+                self.out.append(FinalCandidate(cand.index, reason, cand.raw))
                 if end is None:
                     end = StreamEnd(reason, cand.raw)
         self.out.append(StreamEnd() if end is None else end)
@@ -615,11 +664,13 @@ class Accumulator:
     def fail(self, fault: StreamError) -> None:
         """The reply is not complete: what is known about it, then the fault. Open calls stay open."""
         self._tell()
-        for index in sorted(self._candidates) if fault.kind == "provider" else ():
-            cand = self._candidates[index]
+        for cand in self._by_index() if fault.kind == "provider" else ():
             if cand.raw is not None:
-                self.out.append(FinalCandidate(index, self._reason(cand), cand.raw))
+                self.out.append(FinalCandidate(cand.index, self._reason(cand), cand.raw))
         self.out.append(fault)
+
+    def _by_index(self) -> list[_Candidate]:
+        return [self._first, *(self._others[index] for index in sorted(self._others))]
 
     def _flush(self, block: _Block) -> None:
         """Half of a surrogate pair that nothing came to complete."""
@@ -647,6 +698,9 @@ class Accumulator:
         if cand.called:
             return ending.with_calls.get("absent" if cand.raw is None else reason, reason)
         return reason
+
+
+Run = Callable[[Any, "str | None", Any, Accumulator], None]  # rules, ready: frame, event name, headers, facts
 
 
 def _count(value: Any) -> int | None:

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from ..protocol.rules import compile_condition
 from ..protocol.view import Getter, access
-from .accumulate import Accumulator
+from .accumulate import Accumulator, Run
 from .event_map import Case, Const, Cut, First, If, Join, Json, Object, Place, Read, Rule, Test, Value, shared_tag
-from .facts import FACTS, emission
+from .facts import FACTS, cut, emission, entries, joined, json_text, of_kind
 
-__all__ = ["Run", "close_over", "cut", "entries", "joined", "json_text", "of_kind"]
+__all__ = ["close_over"]
 
 Slots = list[Any]
-Run = Callable[[Any, "str | None", Any, Accumulator], None]  # frame, event name, headers, facts
 _Step = Callable[[Slots, Accumulator], None]
 
 
@@ -109,38 +106,6 @@ def _object(value: Object) -> Getter:
         return found or None
 
     return get
-
-
-def json_text(value: Any) -> Any:
-    """JSON text of a value; text stays text."""
-    return value if value is None or value.__class__ is str else msgspec.json.encode(value).decode()
-
-
-def joined(parts: list[Any], by: str) -> str | None:
-    """The texts and whole numbers as one text, nothing if a part is neither."""
-    texts = [str(part) if part.__class__ is int else part for part in parts]
-    return by.join(texts) if all(text.__class__ is str for text in texts) else None
-
-
-def cut(value: Any, at: str) -> Any:
-    """A text up to the first `at`."""
-    return value.partition(at)[0] if value.__class__ is str else None
-
-
-def entries(value: Any) -> Any:
-    """The entries of an object, in its order, as objects of their own."""
-    return [{"key": key, "value": item} for key, item in value.items()] if value.__class__ is dict else None
-
-
-def of_kind(kind: str, value: Any) -> Any:
-    """A value as its field takes it: of the field's type, or nothing."""
-    if kind == "text":
-        return value if value.__class__ is str and value else None
-    if kind == "key":
-        return value if value.__class__ is str or value.__class__ is int else None
-    if kind == "count":
-        return value if value.__class__ is int else None
-    return value is True if kind == "flag" else value
 
 
 # ---- rules ----

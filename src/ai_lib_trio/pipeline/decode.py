@@ -38,6 +38,8 @@ class Framing(Protocol):
 class _Lines:
     """Lines across cuts: what SSE and JSON lines share."""
 
+    __slots__ = ("_first", "_max", "_pending", "_pieces", "_size", "cut", "fault")
+
     def __init__(self, max_frame_bytes: int) -> None:
         self.fault: str | None = None
         self.cut = False
@@ -77,6 +79,8 @@ class Sse(_Lines):
     Lines end in CR, LF or CRLF; `data` lines are joined by LF; comments, `id`, `retry` and unknown fields are passed
     over; an event without data is none. `max_frame_bytes` bounds the lines of one event.
     """
+
+    __slots__ = ("_after_cr", "_before", "_data", "_event", "_name")
 
     def __init__(self, max_frame_bytes: int) -> None:
         super().__init__(max_frame_bytes)
@@ -205,6 +209,8 @@ class Sse(_Lines):
 
 class JsonLines(_Lines):
     """One JSON text a line (NDJSON). Empty lines are passed over; the last line needs no end."""
+
+    __slots__ = ()
 
     def feed(self, data: bytes) -> list[Frame]:
         if self.fault or not data:

@@ -1,16 +1,17 @@
-"""The facts that rules may emit, and the accumulator's method that each becomes.
+"""The facts that rules may emit, the accumulator's method that each becomes, and what is made of values on the way.
 
-Data alone, read by the parser of rules and by both backends. Imports nothing of ours. The rule that must stay true:
-what a backend passes on is of the field's type, whatever the wire had.
+Read by the parser of rules and by both backends. Imports nothing of ours. The rule that must stay true: what a backend
+passes on is of the field's type, whatever the wire had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-__all__ = ["ALIASES", "FACTS", "Emission", "emission"]
+__all__ = ["ALIASES", "FACTS", "Emission", "cut", "emission", "entries", "joined", "json_text", "of_kind"]
 
 # Facts and their fields, the main one first. A field is `text` (text that is not empty), `key` (text or a whole
 # number), `count` (a whole number), `flag` (true, or not), `word` (the accumulator reads it), `any` (taken whole), or
@@ -101,3 +102,38 @@ def emission(fact: str, given: frozenset[str]) -> Emission:
     """The call that a fact with these fields becomes: the short one where its fields are enough."""
     short = _SHORT.get(fact)
     return short if short is not None and given <= set(short.fields) else _EMISSIONS[fact]
+
+
+# ---- what both backends make of values
+
+
+def json_text(value: Any) -> Any:
+    """JSON text of a value; text stays text."""
+    return value if value is None or value.__class__ is str else msgspec.json.encode(value).decode()
+
+
+def joined(parts: list[Any], by: str) -> str | None:
+    """The texts and whole numbers as one text, nothing if a part is neither."""
+    texts = [str(part) if part.__class__ is int else part for part in parts]
+    return by.join(texts) if all(text.__class__ is str for text in texts) else None
+
+
+def cut(value: Any, at: str) -> Any:
+    """A text up to the first `at`."""
+    return value.partition(at)[0] if value.__class__ is str else None
+
+
+def entries(value: Any) -> Any:
+    """The entries of an object, in its order, as objects of their own."""
+    return [{"key": key, "value": item} for key, item in value.items()] if value.__class__ is dict else None
+
+
+def of_kind(kind: str, value: Any) -> Any:
+    """A value as its field takes it: of the field's type, or nothing."""
+    if kind == "text":
+        return value if value.__class__ is str and value else None
+    if kind == "key":
+        return value if value.__class__ is str or value.__class__ is int else None
+    if kind == "count":
+        return value if value.__class__ is int else None
+    return value is True if kind == "flag" else value

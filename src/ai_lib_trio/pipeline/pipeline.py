@@ -19,8 +19,7 @@ from ..protocol.view import decoder_of
 from ..protocol.where import Where
 from ..types.events import FinishReason, StreamError, StreamingEvent
 from ..types.usage import Usage
-from .accumulate import USAGE_FIELDS, Accumulator, Ending, provider_error
-from .closures import Run, close_over
+from .accumulate import USAGE_FIELDS, Accumulator, Ending, Run, provider_error
 from .decode import BOM, FRAMINGS, Body, Frame, Framing
 from .event_map import Rules
 from .printed import print_rules
@@ -108,8 +107,8 @@ class DecodeProgram:
             if name not in self.frames.used_defines | self.whole.used_defines:
                 raise where.at("define", str(name)).error("expected a rule that some `use` names, got one never used")
         said = {"error": {"emit": "StreamError", "extract": error.get("extract")}}
-        rules = Rules([(said, where)], {})
-        self._read_error = close_over(rules.rules, rules.slots)
+        self._errors = Rules([(said, where)], {})
+        self._read_error: Run | None = None  # made at the first error
         self.ending = self._ending(tree, where)
         self._compiled: dict[tuple[bool, str], Compiled] = {}
         self._ways: dict[tuple[str | None, bool, str], Way] = {}
@@ -162,6 +161,8 @@ class DecodeProgram:
         if found is None:
             rules = self.whole if whole else self.frames
             if backend != "view":
+                from .closures import close_over  # for what msgspec refuses
+
                 found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
             elif whole:  # its caller wants all of it beside the events: one decode gives both
                 found = Compiled(print_rules(rules.rules, rules.used), msgspec.json.decode)
@@ -218,6 +219,10 @@ class DecodeProgram:
             value: Any = _read_again(body)
         except _NOT_JSON:
             return StreamError("provider", message=_plain(body), status=status)
+        if self._read_error is None:
+            from .closures import close_over  # most programs meet no error
+
+            self._read_error = close_over(self._errors.rules, self._errors.slots)
         lower = {name.lower(): text for name, text in headers.items()}
         for item in value if isinstance(value, list) else [value]:
             facts = Accumulator(self.ending)
@@ -409,6 +414,7 @@ class Pipeline:
                     return
         finally:
             self._frames = number
+            facts.data = b""  # a stream may be silent for minutes: its last frame is not kept for them
 
     def _read_whole(self, data: bytes) -> None:
         """The one frame that a whole body is."""

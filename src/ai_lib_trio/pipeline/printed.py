@@ -1,9 +1,9 @@
 """Rules as one printed Python function: what runs for every frame of a stream, over the pruned view, and for a whole
 body, over plain JSON.
 
-Turns `Rule`s into source, shares what paths have in common, and compiles it once. Imports `protocol`, `event_map`, and
-the value helpers of `closures`. Two rules must stay true: it agrees with the closures on every frame; no text of a
-manifest enters the source, which holds slot numbers, made-up names and constants by number alone.
+Turns `Rule`s into source, shares what paths have in common, and compiles it once. Imports `protocol`, `event_map` and
+`facts`. Two rules must stay true: it agrees with the closures on every frame; no text of a manifest enters the source,
+which holds slot numbers, made-up names and constants by number alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from ..protocol.paths import Path
 from ..protocol.rules import And, Compare, Cond, Exists, In, Not, Or, value_test
 from ..protocol.view import Node, access
-from .closures import Run, cut, entries, joined, json_text, of_kind
+from .accumulate import Run
 from .event_map import Case, Const, Cut, First, If, Join, Json, Place, Read, Rule, Test, Value, shared_tag
-from .facts import FACTS, emission
+from .facts import FACTS, cut, emission, entries, joined, json_text, of_kind
 
 __all__ = ["print_rules"]
 
@@ -326,7 +326,7 @@ class _Printer:
                 self.line(f"{out} = {before}[{len(items)}]")
             with self.block("else:"):
                 self.line(f"{out} = {whole}")
-                self.line(f"facts.joins[{slot}] = ({', '.join(items)}, {out})")
+                self.line(f"facts.joined({slot}, ({', '.join(items)}, {out}))")
         elif isinstance(value, Cut):
             self.line(f"{out} = cut({self.value(value.item)}, {self.constant(value.at)})")
         else:
@@ -517,7 +517,7 @@ class _Printer:
                     told()
 
     def of_kind(self, kind: str, value: Value | None) -> str:
-        """A field's value, or nothing where it is of another type: `closures.of_kind`, in line."""
+        """A field's value, or nothing where it is of another type: `facts.of_kind`, in line."""
         if value is None:
             return "False" if kind == "flag" else "None"
         if isinstance(value, Const):

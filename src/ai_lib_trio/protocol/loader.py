@@ -252,6 +252,8 @@ class Catalog:
             strict=self._is_strict(tree),
             notes=notes,
             dialects=self.dialects,
+            # Most programs use one of a provider's APIs, and what is bundled was read whole by whoever bundled it.
+            checked=source.files("dialects") if source.origin == "bundled" else (),
         )
         if ours and source.origin != "bundled":  # what is bundled was held to more when the wheel was built
             self.validator().check(document, "provider_types")
@@ -433,7 +435,7 @@ class Catalog:
         if built is not None:
             found = self._models[key] = read_models_form(built)
         if found is None:
-            document = self._document(tree, "models", stem)
+            document = self.trees[tree].read("models", stem)  # not kept: the facts are all that anybody asks for
             strict = self._is_strict(tree)
             found = read_models(Reader(document.data, document.where, strict=strict, notes=[]))
             if self.trees[tree].origin != "bundled":

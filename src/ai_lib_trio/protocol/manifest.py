@@ -7,7 +7,7 @@ this module knows which version of the protocol a file was written for, and noth
 # No postponed annotations here: msgspec would evaluate each of them anew, which costs as much as 50 manifests do.
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -319,12 +319,14 @@ def read_manifest(
     strict: bool,
     notes: list[str] | None = None,
     dialects: Callable[[], Iterable[str]] = tuple,
+    checked: Container[str] = (),
 ) -> Manifest:
     """The manifest of a raw tree in our own shape.
 
-    `dialect_of` finds a dialect by id or alias; `dialects` names those that there are, for the message about one that
-    is not known. `notes` are what earlier stages did. Raises `ManifestError` with file,
-    line, path, what was expected and what came; with `strict` also for unknown keys.
+    `dialect_of` finds a dialect by id or alias; those whose ids are in `checked` are read when they are first used.
+    `dialects` names those that there are, for the message about one that is not known. `notes` are what earlier stages
+    did. Raises `ManifestError` with file, line, path, what was expected and what came; with `strict` also for unknown
+    keys.
     """
     said = list(notes or ())
     root = Reader(document.data, document.where, strict=strict, notes=said)
@@ -334,7 +336,7 @@ def read_manifest(
     protocol_version = root.need_text("protocol_version")
     endpoint = _endpoint(root)
     parameters = _parameters(root)
-    families = _families(root, dialect_of, dialects, parameters)
+    families = _families(root, dialect_of, dialects, checked, parameters)
     default_family = root.text("default_api_family") or next(iter(families), "")
     if families and default_family not in families:
         raise root.where.at("default_api_family").error(
@@ -446,7 +448,11 @@ def _chain(reader: Reader, variables: dict[str, str]) -> Chain:
 
 
 def _families(
-    root: Reader, dialect_of: DialectOf, dialects: Callable[[], Iterable[str]], parameters: dict[str, Parameter]
+    root: Reader,
+    dialect_of: DialectOf,
+    dialects: Callable[[], Iterable[str]],
+    checked: Container[str],
+    parameters: dict[str, Parameter],
 ) -> dict[str, Family]:
     listing = root.child("api_families")
     families: dict[str, Family] = {}
@@ -462,14 +468,16 @@ def _families(
         if reader is None:
             continue  # null: a family taken out
         wanted = reader.need_text("dialect")
-        dialect = dialect_of(wanted)
-        if dialect is None:
-            close = suggestion(wanted, dialects())
-            raise reader.where.at("dialect").error(f"expected a known dialect, got {wanted!r}{close}")
+        if wanted not in checked:
+            dialect = dialect_of(wanted)
+            if dialect is None:
+                close = suggestion(wanted, dialects())
+                raise reader.where.at("dialect").error(f"expected a known dialect, got {wanted!r}{close}")
+            wanted = dialect.id
         removed = [section for section in DIALECT_SECTIONS if section in reader.value and reader.value[section] is None]
         form = FamilyForm(
             id=str(name),
-            dialect=dialect.id,
+            dialect=wanted,
             whole=(*reader.texts("whole"), *removed),
             encode=reader.tree("encode"),
             decode=reader.tree("decode"),

@@ -254,7 +254,7 @@ def _mark(call: Call, state: Contest) -> None:
             entry.verdict = "lost"
     for lane in state.lanes:
         if lane.state == "waiting":
-            call.skipped.append(Skipped(lane.ref, "not needed"))
+            call.notes.skipped += (Skipped(lane.ref, "not needed"),)
 
 
 def _failure(state: Contest, call: Call) -> AiLibError:

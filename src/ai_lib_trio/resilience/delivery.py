@@ -7,7 +7,7 @@ caller with that output or with its end, or, if the attempt fails first, not at 
 from __future__ import annotations
 
 from ..service import Batch, Outlet, Source
-from ..types.events import Rerouted, StreamingEvent, has_output
+from ..types.events import Rerouted, has_output
 
 __all__ = ["Delivery"]
 
@@ -20,7 +20,7 @@ class Delivery:
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._held: list[StreamingEvent] = []
+        self._held: Batch = ()
         self.is_committed = False
 
     @classmethod
@@ -32,7 +32,7 @@ class Delivery:
         """See `service.Outlet`."""
         if self.is_committed:
             return self._outlet.send_nowait(batch)
-        self._held.extend(batch)
+        self._held = (*self._held, *batch)
         if has_output(batch):
             self.is_committed = True
             return self.flush()
@@ -48,18 +48,18 @@ class Delivery:
 
     def begin(self) -> None:
         """A new attempt: what the last one said before any output is dropped with it."""
-        self._held.clear()
+        self._held = ()
 
     def flush(self) -> bool:
         """Hand over what is held: the reply is complete, or its output has begun."""
         if not self._held:
             return True
-        held, self._held = self._held, []
+        held, self._held = self._held, ()
         return self._outlet.send_nowait(held)
 
     def reroute(self, event: Rerouted) -> bool:
         """Tell the caller that the answer goes on from elsewhere. With `discard` nothing is handed over any more."""
         if event.discard:
             self.is_committed = False
-        self._held.clear()
+        self._held = ()
         return self._outlet.send_nowait([event])

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
-from ..errors import CallerError
+from ..errors import AiLibError, CallerError
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
 from ..service import Call, Outlet, Service
 from ..types.records import Listeners
+from ..types.stats import Skipped
 from .backoff import Backoff, Jitter, Strategy
 from .backpressure import GateRules
 from .budget import BudgetRules
 from .circuit_breaker import BreakerRules
 from .deadline import within_deadline
 from .estimate import output_asked
-from .fallback import MidStream, Step, falling_back
+from .fallback import NOT_HERE, MidStream, Step, falling_back
 from .preflight import Gates, look, refusal_of
 from .rate_limiter import LimitRules
 from .retry import Chance, RetryRules, retrying, rules_of
@@ -195,9 +196,12 @@ class ResilientExecutor:
         """The call's own target, then its fallbacks; each with its retries. It keeps nothing of a call."""
         if self._usual is not None and self._usual[0] is terms:
             return self._usual[1]
-        steps = [self._step(None, terms)]
-        steps += [self._step(model, terms) for model in terms.fallbacks]
-        chain = within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, hooks=self._hooks))
+        if not terms.fallbacks and terms.mid_stream != "continue":
+            chain = within_deadline(self._alone(terms))
+        else:
+            steps = [self._step(None, terms)]
+            steps += [self._step(model, terms) for model in terms.fallbacks]
+            chain = within_deadline(falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, hooks=self._hooks))
         self._usual = terms, chain
         return chain
 
@@ -231,13 +235,31 @@ class ResilientExecutor:
             members.append(Member(entrant.ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
         return members
 
-    def _step(self, model: str | None, terms: CallTerms) -> Step:
-        attempt = self._innermost if terms.cost_cap is None else self._capped(terms.cost_cap)
+    def _alone(self, terms: CallTerms) -> Service:
+        """A chain of one, the call's own target: it is over once the call goes there, and holds nothing meanwhile."""
+        tried = self._tried(terms)
 
+        def run(call: Call, outlet: Outlet) -> Awaitable[None]:
+            try:
+                onward = self._admit(call, call.target)
+            except AiLibError as exc:
+                if exc.kind in NOT_HERE:
+                    call.notes.skipped += (Skipped(call.target.ref, exc.message),)
+                raise
+            return tried(onward, outlet)
+
+        return run
+
+    def _step(self, model: str | None, terms: CallTerms) -> Step:
         async def enter(call: Call) -> Call:
             target = call.target if model is None else await self._find(model, terms.api)
             return self._admit(call, target)
 
+        return Step(model or "", enter, self._tried(terms), self._goes_on)
+
+    def _tried(self, terms: CallTerms) -> Service:
+        """Attempts at a call's target, by its provider's rules and the call's own."""
+        attempt = self._innermost if terms.cost_cap is None else self._capped(terms.cost_cap)
         made_of: RetryRules | None = None
         tried = attempt
 
@@ -249,7 +271,7 @@ class ResilientExecutor:
                 tried = retrying(attempt, rules, chance=self._chance, hooks=self._hooks)
             return tried(call, outlet)
 
-        return Step(model or "", enter, run, self._goes_on)
+        return run
 
     def _capped(self, cap: float) -> Service:
         """An attempt that is not started where it might cost more than is left.
@@ -298,8 +320,8 @@ class ResilientExecutor:
             refusal = refusal_of(seen)
             if refusal is not None:
                 raise refusal.located(provider=target.manifest.id, model=target.model)
-            if check.why not in call.warnings:
-                call.warnings.append(check.why)
+            if check.why not in call.notes.warnings:
+                call.notes.warnings += (check.why,)
         return call.copy(request=request, target=target, tokens=seen.input_tokens + output_asked(request))
 
     # ---- rules

@@ -68,11 +68,11 @@ def falling_back(
             except AiLibError as exc:
                 if exc.kind not in NOT_HERE:
                     raise
-                call.skipped.append(Skipped(step.ref or getattr(call.target, "ref", ""), exc.message))
+                call.notes.skipped += (Skipped(step.ref or getattr(call.target, "ref", ""), exc.message),)
                 refused = refused or exc
                 continue
             if is_continuing and splice is not None and splice.text and not step.can_continue(onward):
-                call.skipped.append(Skipped(step.ref, "cannot go on with an answer that another model began"))
+                call.notes.skipped += (Skipped(step.ref, "cannot go on with an answer that another model began"),)
                 continue
             ref = getattr(onward.target, "ref", step.ref)
             if failed is not None:
@@ -86,7 +86,7 @@ def falling_back(
             except AiLibError as exc:
                 if is_continuing and splice is not None and splice.text and _is_not_taken(exc):
                     # What was refused is our own addition to the request, not the caller's mistake.
-                    call.skipped.append(Skipped(ref, f"did not take the beginning of an answer: {exc.message}"))
+                    call.notes.skipped += (Skipped(ref, f"did not take the beginning of an answer: {exc.message}"),)
                     continue
                 failed = exc
             else:

@@ -81,10 +81,13 @@ class Chance:
         self._seed = seed
 
     def of(self, call: Call) -> Random:
-        rng = call.generators.get(call.lane)
+        generators = call.notes.generators
+        if generators is None:
+            generators = call.notes.generators = {}
+        rng = generators.get(call.lane)
         if rng is None:
             rng = Random(f"{self._seed}:{call.number}" + (f":{call.lane}" if call.lane else ""))
-            call.generators[call.lane] = rng
+            generators[call.lane] = rng
         return rng
 
 
@@ -140,12 +143,9 @@ def retrying(
 
     async def run(call: Call, outlet: Outlet) -> None:
         delivery = Delivery.of(outlet)
-        retry = silent = 0
-        before: AiLibError | None = None
         attempt = call
+        series: _Series | None = None  # most calls need one attempt, and its frame is kept for all of a reply's minutes
         while True:
-            if retry:
-                attempt = call.copy(retry=retry)
             delivery.begin()
             try:
                 await service(attempt, delivery)
@@ -155,45 +155,70 @@ def retrying(
                 if delivery is not outlet:
                     delivery.flush()
                 return
-            if before is not None and error.kind in GATE_KINDS:
-                raise before
-            entry = attempt.entry
-            state = entry.state() if entry is not None else "unsent"
-            if delivery.is_committed:
-                state = "partial"
-            now = trio.current_time()
-            step = decide(
-                error,
-                state,
-                retry=retry,
-                silent_before=silent,
-                rules=rules,
-                rng=partial(chance.of, call),
-                now=now,
-                deadline=call.deadline,
-            )
-            if isinstance(step, Stop):
-                raise error
-            if entry is not None:
-                entry.verdict = "retried"
-            reason = f"{error.code} {error.kind}"
-            ref = getattr(call.target, "ref", "")
-            if hooks is not None and hooks.on:
-                hooks.emit(
-                    CallRetried(
-                        at_s=now,
-                        call=call.number,
-                        attempt=attempt.attempt,
-                        model=ref,
-                        reason=reason,
-                        after_s=step.seconds,
-                    )
-                )
-            if delivery.is_committed and not delivery.reroute(Rerouted(ref, ref, reason, discard=True)):
-                await delivery.wait_room()
-            await trio.sleep(step.seconds)
-            before = error
-            retry += 1
-            silent += state == "silent" and error.kind != "provider"
+            if series is None:
+                series = _Series(call, delivery, rules, chance, hooks)
+            attempt = await series.next(attempt, error)
 
     return run
+
+
+class _Series:
+    """The attempts of one call at one target, from the first that failed."""
+
+    __slots__ = ("_before", "_call", "_chance", "_delivery", "_hooks", "_retry", "_rules", "_silent")
+
+    def __init__(
+        self, call: Call, delivery: Delivery, rules: RetryRules, chance: Chance, hooks: Listeners | None
+    ) -> None:
+        self._call = call
+        self._delivery = delivery
+        self._rules = rules
+        self._chance = chance
+        self._hooks = hooks
+        self._retry = self._silent = 0
+        self._before: AiLibError | None = None  # what the attempt before the last one failed with
+
+    async def next(self, attempt: Call, error: AiLibError) -> Call:
+        """Wait, and give the next attempt. Raises what the call fails with where there is none."""
+        call, delivery = self._call, self._delivery
+        if self._before is not None and error.kind in GATE_KINDS:
+            raise self._before
+        entry = attempt.entry
+        state = entry.state() if entry is not None else "unsent"
+        if delivery.is_committed:
+            state = "partial"
+        now = trio.current_time()
+        step = decide(
+            error,
+            state,
+            retry=self._retry,
+            silent_before=self._silent,
+            rules=self._rules,
+            rng=partial(self._chance.of, call),
+            now=now,
+            deadline=call.deadline,
+        )
+        if isinstance(step, Stop):
+            raise error
+        if entry is not None:
+            entry.verdict = "retried"
+        reason = f"{error.code} {error.kind}"
+        ref = getattr(call.target, "ref", "")
+        if self._hooks is not None and self._hooks.on:
+            self._hooks.emit(
+                CallRetried(
+                    at_s=now,
+                    call=call.number,
+                    attempt=attempt.attempt,
+                    model=ref,
+                    reason=reason,
+                    after_s=step.seconds,
+                )
+            )
+        if delivery.is_committed and not delivery.reroute(Rerouted(ref, ref, reason, discard=True)):
+            await delivery.wait_room()
+        await trio.sleep(step.seconds)
+        self._before = error
+        self._retry += 1
+        self._silent += state == "silent" and error.kind != "provider"
+        return call.copy(retry=self._retry)

@@ -316,7 +316,8 @@ class ResponseReader:
                     continue
                 length = value = said
             elif name == "transfer-encoding":
-                value = value.lower()
+                low = value.lower()
+                value = value if value == low else low  # as a rule the remembered one
                 if value != "chunked" or is_chunked:
                     self._broken("an unknown transfer coding")
                     return False
