@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ai_lib_trio import TransportError
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
@@ -36,7 +37,8 @@ async def reached(way: str, certificate: Path, handler: Handler) -> Any:
 
     async def tunnelled(connection: Connection) -> None:
         request = await connection.request()
-        assert request is not None
+        if request is None:
+            return
         assert request[0][":line"].startswith("CONNECT 127.0.0.1:1 ")
         await connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         connection.stream = trio.SSLStream(connection.stream, context, server_side=True, https_compatible=True)
@@ -170,3 +172,62 @@ async def test_a_cancellation_that_a_sink_keeps_to_itself_ends_nothing(quiescenc
             await fetch(engine, post(server), sink)
         assert sink.body == PIECE * 3
         assert engine.open_connections == 1
+
+
+class At(trio.abc.Instrument):
+    """Calls `act` just before the n-th step of any task from now on."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self.number = number
+        self.act = act
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+        if self.steps == self.number:
+            self.act()
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_engine_that_is_closed_at_any_step_ends_an_exchange_well_or_as_a_reset(
+    quiescence: Quiescence, certificate: Path, way: str, is_fresh: bool
+) -> None:
+    async def handler(connection: Connection) -> None:
+        while await connection.request() is not None:
+            await connection.send(chunked(end=False))
+            await trio.lowlevel.checkpoint()
+            await connection.send(chunk(PIECE))
+            await connection.send(b"0\r\n\r\n")
+
+    ends: list[str] = []
+
+    async def run(engine: Any, request: WireRequest) -> None:
+        try:
+            ends.append("ok" if (await fetch(engine, request)).body == PIECE else "cut short")
+        except TransportError as exc:
+            ends.append(exc.kind)
+
+    number = 0
+    is_reached = True
+    while is_reached:
+        number += 1 + number // 20
+        async with reached(way, certificate, handler) as (engine, request, server):
+            if not is_fresh:
+                await fetch(engine, request)
+            moment = trio.Event()
+            instrument = At(number, moment.set)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, engine, request)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    while len(ends) == 0 and not moment.is_set():
+                        await trio.lowlevel.checkpoint()
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+                is_reached = moment.is_set()
+                await engine.aclose()
+            assert ends.pop() in ("ok", "reset", "connect")
+            assert engine.open_connections == 0
+            await server.wait_no_connection()
+    assert number > 10

@@ -226,10 +226,14 @@ class HttpxEngine:
     async def aclose(self) -> None:
         """Close every connection. Exchanges that still run end with a `reset`."""
         self._is_closed = True
-        leases = [*self._idle, *self._busy]
-        self._idle.clear()
-        for lease in leases:
+        idle, self._idle = self._idle, []
+        for lease in idle:
             lease.close()
+        for lease in list(self._busy):
+            lease.close()
+            # httpcore must forget the connection, or an exchange that is just ending asks whether it is readable.
+            with trio.move_on_after(ABORT_S, shield=True):
+                await lease.transport.aclose()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
@@ -265,6 +269,10 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
                 with trio.move_on_after(ABORT_S, shield=True):
                     await response.aclose()
     except library.faults as exc:
+        failure = exc
+    except trio.ClosedResourceError as exc:  # by `aclose`; httpcore leaves it as it is in a handshake
+        if lease.sock is not None:
+            raise
         failure = exc
     if failure is not None:
         # Outside the handler: httpx's exception holds the request with its headers, and must not hang on ours.
