@@ -465,6 +465,8 @@ def translate(exc: BaseException, url: str, library: _Library, *, has_head: bool
         return TransportError(f"the host {host} has no address", kind="connect")
     if isinstance(exc, library.unreached):
         return TransportError(f"no connection to {host}" + (f": {detail}" if detail else ""), kind="connect")
+    if isinstance(exc, library.unsendable) and "outbound streams" in str(exc):  # HTTP/2: see `HttpxClientEngine`
+        return TransportError(f"no connection to {host} has room for another stream: {exc}", kind="connect")
     if isinstance(exc, library.unsendable):
         return CallerError(f"the request to {host} cannot be sent: {exc}", kind="bad_argument")
     if isinstance(exc, library.unreadable) and has_head and "without sending complete" in str(exc):
@@ -481,6 +483,11 @@ class HttpxClientEngine:
 
     Its hooks, mounts, cookies and instrumentation work. A client that follows redirects or sets `auth` is refused:
     a key could go to a host it is not bound to.
+
+    Over HTTP/2 a stream that is left early is not reset: httpcore sends no RST_STREAM, and has no door for one (1.0.9;
+    https://github.com/encode/httpcore/issues/943, checked 2026-11-28). The provider writes on, and when as many were
+    left as the server allows at once, the connection refuses every further request until it was idle for the client's
+    `keepalive_expiry`. That refusal is a failed connection here, and no mistake of the caller's.
     """
 
     def __init__(self, client: Any) -> None:
