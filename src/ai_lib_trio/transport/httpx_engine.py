@@ -140,12 +140,12 @@ class _Lease:
         """The same wait, whose cancellation closes the connection.
 
         The server sees it go in the turn that cancels, and not when all tasks that were cancelled with this one have
-        been unwound: through httpx and httpcore that takes some 150 us and three turns each.
+        been unwound: through httpx and httpcore that takes some 150 us and three turns each. Once a request is under
+        way only: connecting gives up waits of its own, and httpcore asks an idle connection whether it is readable.
         """
-        if not self.is_asked or self._trap is None:
-            return trap  # connecting gives up waits of its own, and an idle connection is asked whether it is readable
-        abort = getattr(trap, "abort_func", None)
-        if abort is None:
+        # trio hides what a wait is undone by; where it is called otherwise, unwinding closes the connection.
+        abort = getattr(trap, "abort_func", None) if self.is_asked else None
+        if abort is None or self._trap is None:
             return trap
         self._abort = abort
         return self._trap
