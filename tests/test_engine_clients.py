@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 import trio
 
@@ -23,7 +25,7 @@ from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxClientEngine
 from client_support import KEYS, MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
 from engines import make_certificate, server_context
-from raw_server import Connection, chunk, chunked, raw_server
+from raw_server import Connection, RawServer, chunk, chunked, raw_server
 from test_actors_faults import crash
 
 STREAM = [frame(delta("one ")), frame(delta("two")), frame(finish()), frame("[DONE]")]
@@ -275,14 +277,20 @@ async def test_a_body_that_comes_without_a_wait_is_handed_on_in_bounded_pieces(
 
 
 class Http2:
-    """The server's side: answers each request with a stream of events, and counts them."""
+    """The server's side: answers each request with a stream of events, and counts them.
 
-    def __init__(self) -> None:
+    `endless` are those whose stream does not end, by number; `at_once` is how many streams it allows at once.
+    """
+
+    def __init__(self, endless: Sequence[int], *, at_once: int = 100) -> None:
+        self.endless = endless
+        self.at_once = at_once
         self.requests: list[dict[str, str]] = []
 
     async def __call__(self, connection: Connection) -> None:
         http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         http.initiate_connection()
+        http.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.at_once})
         while True:
             await connection.send(http.data_to_send())
             data = await connection.stream.receive_some(65536)
@@ -295,7 +303,7 @@ class Http2:
                     self.answer(http, event.stream_id)
 
     def answer(self, http: Any, stream: int) -> None:
-        is_endless = len(self.requests) == 4
+        is_endless = len(self.requests) in self.endless
         http.send_headers(stream, [(":status", "200"), ("content-type", "text/event-stream")])
         for piece in STREAM[:1] if is_endless else STREAM:
             http.send_data(stream, piece)
@@ -303,16 +311,22 @@ class Http2:
             http.end_stream(stream)
 
 
-async def test_http_2_is_spoken_where_the_client_and_the_server_do(
-    library: Any, quiescence: Quiescence, tmp_path: Path
-) -> None:
+@contextlib.asynccontextmanager
+async def over_http_2(library: Any, speaker: Http2, tmp_path: Path) -> AsyncIterator[tuple[Any, RawServer]]:
     certificate = make_certificate(tmp_path)
     context = server_context(certificate)
     context.set_alpn_protocols(["h2"])
-    speaker = Http2()
     trust = ssl.create_default_context(cafile=str(certificate))
     theirs = library.AsyncClient(http2=True, verify=trust)
     async with raw_server(speaker, tls=context) as server, theirs, client_with(theirs, server.url) as client:
+        yield client, server
+
+
+async def test_http_2_is_spoken_where_the_client_and_the_server_do(
+    library: Any, quiescence: Quiescence, tmp_path: Path
+) -> None:
+    speaker = Http2(endless=[4])
+    async with over_http_2(library, speaker, tmp_path) as (client, server):
         for _ in range(3):
             assert await text_of(client) == "one two"
         async with client.chat().user("x").stream() as events:  # one that does not end: the connection outlives it
@@ -322,3 +336,20 @@ async def test_http_2_is_spoken_where_the_client_and_the_server_do(
         assert client.tree().overdue_leaves == 0
     assert [request[":method"] for request in speaker.requests] == ["POST"] * 5
     assert speaker.requests[0]["authorization"] == "Bearer k"
+
+
+async def test_a_connection_of_http_2_that_is_full_of_streams_left_early_is_a_failed_connection(
+    library: Any, quiescence: Quiescence, tmp_path: Path
+) -> None:
+    """httpcore resets no stream, so they stay open for the server, which allows no more of them."""
+    speaker = Http2(endless=[1, 2], at_once=2)
+    async with over_http_2(library, speaker, tmp_path) as (client, server):
+        for _ in range(2):
+            async with client.chat().user("x").stream() as events:
+                await events.__anext__()
+        with pytest.raises(TransportError, match="has room for another stream") as info:
+            await text_of(client)
+        assert (info.value.kind, info.value.retryable, info.value.fallbackable) == ("connect", True, True)
+        assert len(speaker.requests) == 2
+        assert server.connections == 1
+        assert client.tree().overdue_leaves == 0

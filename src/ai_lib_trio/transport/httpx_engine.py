@@ -96,40 +96,66 @@ def _no_tls() -> ssl.SSLContext:
 
 
 class _Lease:
-    """One transport with at most one connection, and what is needed to cut that connection off."""
+    """One transport with at most one connection, and that connection's socket, to cut it off by."""
 
-    __slots__ = ("idle_since", "stream", "transport")
+    __slots__ = ("_abort", "_trap", "idle_since", "is_asked", "sock", "transport")
 
     def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
         self.transport = transport
-        self.stream: Any = None  # httpcore's network stream, noted when it connects
+        self.sock: Any = None  # trio's, while there is a connection
+        self.is_asked = False  # a request is under way on it
         self.idle_since = 0.0
+        self._abort: Any = None  # what undoes the wait that goes on now
+        self._trap: Any = None  # the wait that closes the connection when it is cancelled
+
+    def connected(self, stream: Any) -> None:
+        """httpcore has a connection: its network stream."""
+        self.sock = stream.get_extra_info("socket")
+        self._trap = _begun(trio.lowlevel.wait_task_rescheduled(self._aborted))  # noqa: ASYNC105  # only begun, by hand
 
     def cut(self) -> None:
         """End both directions now, without a goodbye. Waits for nothing; reads below us meet the end.
 
-        The descriptor stays open until `discard`: httpcore still asks it whether it is readable.
+        The descriptor stays open until `close`: httpcore may still ask it whether it is readable.
         """
-        sock = self._socket()
-        if sock is not None:
+        if self.sock is not None:
             with contextlib.suppress(OSError):  # not connected any more: as cut as can be
-                sock.shutdown(socket.SHUT_RDWR)
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     async def cut_off(self) -> None:
         self.cut()
 
-    async def discard(self) -> None:
-        """Close everything. A connection that httpcore lost sight of, such as in a cancelled handshake, as well."""
-        self.cut()
-        with trio.move_on_after(ABORT_S, shield=True):
-            await self.transport.aclose()
-        sock = self._socket()
-        self.stream = None
+    def close(self) -> None:
+        """Close the socket now, without a goodbye. Waits for nothing; safe to call twice.
+
+        It is all that there is to close: what httpcore keeps of a connection is in memory, and goes with the transport.
+        One that httpcore lost sight of, such as in a cancelled handshake, is closed as well.
+        """
+        sock, self.sock = self.sock, None
+        self._trap = None  # which knows this lease: nothing is left to the collector
         if sock is not None:
             sock.close()
 
-    def _socket(self) -> Any:
-        return None if self.stream is None else self.stream.get_extra_info("socket")
+    def guarded(self, trap: Any) -> Any:
+        """The same wait, whose cancellation closes the connection.
+
+        The server sees it go in the turn that cancels, and not when all tasks that were cancelled with this one have
+        been unwound: through httpx and httpcore that takes some 150 us and three turns each. Once a request is under
+        way only: connecting gives up waits of its own, and httpcore asks an idle connection whether it is readable.
+        """
+        # trio hides what a wait is undone by; where it is called otherwise, unwinding closes the connection.
+        abort = getattr(trap, "abort_func", None) if self.is_asked else None
+        if abort is None or self._trap is None:
+            return trap
+        self._abort = abort
+        return self._trap
+
+    def _aborted(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+        abort, self._abort = self._abort, None
+        outcome: trio.lowlevel.Abort = abort(raise_cancel)
+        if outcome is trio.lowlevel.Abort.SUCCEEDED:  # nothing waits for the socket any more
+            self.close()
+        return outcome
 
 
 class HttpxEngine:
@@ -167,13 +193,13 @@ class HttpxEngine:
                 f"expected a proxy such as http://host:port in the environment, got {scheme}", kind="bad_argument"
             ) from exc
 
-    async def _lease(self, *, is_tls: bool) -> _Lease:
+    def _lease(self, *, is_tls: bool) -> _Lease:
         now = time.monotonic()
         stale = [lease for lease in self._idle if now - lease.idle_since > KEEPALIVE_S]
         if stale:
             self._idle = [lease for lease in self._idle if lease not in stale]
             for lease in stale:
-                await lease.discard()
+                lease.close()
         # The most recently used first: the least likely to have been closed by the server meanwhile.
         lease = self._idle.pop() if self._idle else _Lease(self._new_transport(is_tls=is_tls))
         self._busy.add(lease)
@@ -183,7 +209,7 @@ class HttpxEngine:
         """See `base.Engine`."""
         if self._is_closed:
             raise TransportError("the engine is closed", kind="connect")
-        lease = await self._lease(is_tls=request.url.startswith("https:"))
+        lease = self._lease(is_tls=request.url.startswith("https:"))
         is_clean = False
         try:
             await _pull(request, sink, lease)
@@ -191,18 +217,24 @@ class HttpxEngine:
         finally:
             self._busy.discard(lease)
             if is_clean and not self._is_closed and len(self._idle) < MAX_IDLE:
+                lease.is_asked = False
                 lease.idle_since = time.monotonic()
                 self._idle.append(lease)
             else:
-                await lease.discard()
+                lease.close()
 
     async def aclose(self) -> None:
         """Close every connection. Exchanges that still run end with a `reset`."""
         self._is_closed = True
-        leases = [*self._idle, *self._busy]
-        self._idle.clear()
-        for lease in leases:
-            await lease.discard()
+        idle, self._idle = self._idle, []
+        for lease in idle:
+            lease.close()
+        for lease in list(self._busy):
+            lease.close()
+            # httpcore must forget the connection, or an exchange that is just ending asks whether it is readable.
+            with trio.move_on_after(ABORT_S, shield=True):
+                await lease.transport.aclose()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
@@ -212,10 +244,12 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
     library = _library("httpx")
 
     async def trace(name: str, info: dict[str, Any]) -> None:
-        if _is_sending(name, info):
+        if name.endswith("connect_tcp.complete"):
+            lease.connected(info["return_value"])
+        elif _is_sending(name, info):
+            del info["request"].extensions["trace"]  # of what comes behind it nothing is asked
+            lease.is_asked = True
             sink.sending()
-        elif name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            lease.stream = info["return_value"]
 
     has_head = False
     failure: BaseException | None = None
@@ -224,16 +258,21 @@ async def _pull(request: WireRequest, sink: Sink, lease: _Lease) -> None:
             request.method, request.url, headers=request.headers, content=request.body, extensions={"trace": trace}
         )
         wire.stream = library.whole_body(request.body)
-        response = await lease.transport.handle_async_request(wire)
+        response = await _watched(lease.transport.handle_async_request(wire), lease.guarded)
         try:
             sink.head(response.status_code, _headers(response))
             has_head = True
-            await _push_body(response.stream, sink, lease.cut_off, library)
+            await _push_body(response.stream, sink, lease.cut_off, library, lease.guarded)
         finally:
             # Reading a body to its end does not return the connection; closing the response does.
-            with trio.move_on_after(ABORT_S, shield=True):
-                await response.aclose()
+            if lease.sock is not None:
+                with trio.move_on_after(ABORT_S, shield=True):
+                    await response.aclose()
     except library.faults as exc:
+        failure = exc
+    except trio.ClosedResourceError as exc:  # by `aclose`; httpcore leaves it as it is in a handshake
+        if lease.sock is not None:
+            raise
         failure = exc
     if failure is not None:
         # Outside the handler: httpx's exception holds the request with its headers, and must not hang on ours.
@@ -250,15 +289,16 @@ def _is_sending(name: str, info: dict[str, Any]) -> bool:
 class _Gathered:
     """The pieces of a body that came without a wait, until they go into the sink together."""
 
-    __slots__ = ("fault", "is_full", "is_resting", "pieces", "scope", "sink", "size")
+    __slots__ = ("fault", "guarded", "is_at_sink", "is_full", "pieces", "scope", "sink", "size")
 
-    def __init__(self, sink: Sink, scope: trio.CancelScope) -> None:
+    def __init__(self, sink: Sink, scope: trio.CancelScope, guarded: Callable[[Any], Any] | None) -> None:
         self.sink = sink
         self.scope = scope
+        self.guarded = guarded
         self.pieces: list[bytes] = []
         self.size = 0
         self.is_full = False  # the sink said so while the stream was waiting already
-        self.is_resting = False  # what is waited for now is not the stream's next piece
+        self.is_at_sink = False  # what is waited for now, or what raised, is the sink and not the stream
         self.fault: BaseException | None = None  # what the sink raised meanwhile
 
     def push(self) -> bool:
@@ -269,38 +309,50 @@ class _Gathered:
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.pieces = []
         self.size = 0
-        return self.sink.data(whole)
+        self.is_at_sink = True
+        has_room = self.sink.data(whole)
+        self.is_at_sink = False
+        return has_room
 
-    def before_a_wait(self) -> None:
+    def on_wait(self, trap: Any) -> Any:
         """The stream is about to wait for the network: what it brought is all that was read."""
-        if self.is_resting or self.fault is not None:
-            return
-        try:
-            self.is_full = not self.push() or self.is_full
-        except BaseException as exc:
-            # The step that has begun holds the scheduler's trap: it must go on, into this cancellation.
-            self.fault = exc
-            self.scope.cancel()
+        if self.is_at_sink:
+            return trap
+        if self.fault is None:
+            try:
+                self.is_full = not self.push() or self.is_full
+            except BaseException as exc:
+                # The step that has begun holds the scheduler's trap: it must go on, into this cancellation.
+                self.fault = exc
+                self.is_at_sink = False
+                self.scope.cancel()
+        return trap if self.guarded is None else self.guarded(trap)
 
     async def rest(self) -> None:
         self.is_full = False
-        self.is_resting = True
+        self.is_at_sink = True
         await self.sink.wait_room()
-        self.is_resting = False
+        self.is_at_sink = False
 
 
-async def _push_body(stream: Any, sink: Sink, cut_off: Callable[[], Awaitable[None]], library: _Library) -> None:
+async def _push_body(
+    stream: Any,
+    sink: Sink,
+    cut_off: Callable[[], Awaitable[None]],
+    library: _Library,
+    guarded: Callable[[Any], Any] | None = None,
+) -> None:
     """Push a body as it comes: one call of the sink for all that is there before the next wait for the network,
     whatever chunks and records it came in.
 
-    Left in the middle, it calls `cut_off` and unwinds the stream.
+    Left in the middle, it calls `cut_off` and unwinds the stream. `guarded`: see `_Lease`.
     """
     scope = trio.CancelScope()
-    gathered = _Gathered(sink, scope)
+    gathered = _Gathered(sink, scope, guarded)
     try:
         with scope:
             work = _gather(stream.__aiter__(), gathered, cut_off, library)
-            await _watched(work, gathered.before_a_wait)
+            await _watched(work, gathered.on_wait)
     finally:
         if gathered.fault is not None:  # whatever became of the step: what the sink raised goes first
             fault, gathered.fault = gathered.fault, None
@@ -325,12 +377,14 @@ async def _gather(
             elif gathered.size >= READ_BYTES and not gathered.push():  # over a socket's read: a body that never waits
                 await gathered.rest()
     except BaseException:
-        gathered.is_resting = True
+        is_unwound = not gathered.is_at_sink  # the stream raised it, and is over
+        gathered.is_at_sink = True
         try:
             if gathered.fault is None:
                 gathered.push()  # what came before a fault goes before it
         finally:
-            await _leave(iterator, cut_off, library)
+            if not is_unwound:
+                await _leave(iterator, cut_off, library)
         raise
     if gathered.fault is not None:
         await _leave(iterator, cut_off, library)
@@ -348,9 +402,8 @@ async def _leave(iterator: Any, cut_off: Callable[[], Awaitable[None]], library:
                 pass
 
 
-def _turn_trap() -> Any:
-    """What a task gives the scheduler that lets others have their turn and waits for nothing."""
-    step = trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105  # only begun, by hand
+def _begun(step: Any) -> Any:
+    """What a step gives the scheduler to wait for."""
     try:
         return step.send(None)
     finally:
@@ -358,10 +411,13 @@ def _turn_trap() -> Any:
 
 
 @types.coroutine
-def _watched(work: Any, before_a_wait: Callable[[], None]) -> Generator[Any, Any, None]:
-    """Await `work`, and call `before_a_wait` each time that it waits for something. It does so when what was read is
-    used up: `trio.SSLStream` hands out a record a step, with a turn of the scheduler but no wait between them."""
-    turn = _turn_trap()
+def _watched(work: Any, on_wait: Callable[[Any], Any]) -> Generator[Any, Any, Any]:
+    """Await `work`. Each time that it waits for something, the scheduler gets what `on_wait` makes of that.
+
+    A turn of the scheduler is no wait: `trio.SSLStream` hands out a record a step, with a turn between them, and waits
+    when what was read is used up.
+    """
+    turn = _begun(trio.lowlevel.cancel_shielded_checkpoint())  # noqa: ASYNC105  # only begun, by hand
     answer: Any = None
     failure: BaseException | None = None
     while True:
@@ -374,10 +430,10 @@ def _watched(work: Any, before_a_wait: Callable[[], None]) -> Generator[Any, Any
                     trap = work.throw(thrown)
                 finally:
                     del thrown  # its traceback holds this frame
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value
         if trap is not turn:
-            before_a_wait()
+            trap = on_wait(trap)
         try:
             answer = yield trap
         except BaseException as exc:
@@ -409,6 +465,8 @@ def translate(exc: BaseException, url: str, library: _Library, *, has_head: bool
         return TransportError(f"the host {host} has no address", kind="connect")
     if isinstance(exc, library.unreached):
         return TransportError(f"no connection to {host}" + (f": {detail}" if detail else ""), kind="connect")
+    if isinstance(exc, library.unsendable) and "outbound streams" in str(exc):  # HTTP/2: see `HttpxClientEngine`
+        return TransportError(f"no connection to {host} has room for another stream: {exc}", kind="connect")
     if isinstance(exc, library.unsendable):
         return CallerError(f"the request to {host} cannot be sent: {exc}", kind="bad_argument")
     if isinstance(exc, library.unreadable) and has_head and "without sending complete" in str(exc):
@@ -425,6 +483,11 @@ class HttpxClientEngine:
 
     Its hooks, mounts, cookies and instrumentation work. A client that follows redirects or sets `auth` is refused:
     a key could go to a host it is not bound to.
+
+    Over HTTP/2 a stream that is left early is not reset: httpcore sends no RST_STREAM, and has no door for one (1.0.9;
+    https://github.com/encode/httpcore/issues/943, checked 2026-11-28). The provider writes on, and when as many were
+    left as the server allows at once, the connection refuses every further request until it was idle for the client's
+    `keepalive_expiry`. That refusal is a failed connection here, and no mistake of the caller's.
     """
 
     def __init__(self, client: Any) -> None:
