@@ -229,7 +229,8 @@ class AiClient:
 
     def race(self, chat: ChatRequestBuilder, *, models: Sequence[str], until: Until = "first_token") -> ContestStream:
         """Ask all models at once. The winner is the first to satisfy `until`: to have output, to be complete, or to
-        have a reply so far for which a function of yours says so (it should have no side effects).
+        have a reply so far for which a function of yours says so (it should have no side effects). Where all are over,
+        some answered, and it said so of none, kind `no_quorum` is raised.
 
         The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
         """
