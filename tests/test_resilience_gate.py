@@ -544,6 +544,17 @@ def test_what_was_not_used_comes_back_to_the_bucket_of_tokens() -> None:
     assert admitted(gate, 0.0) == [2]
 
 
+def test_a_reply_that_used_more_than_anybody_could_holds_the_next_ten_minutes_at_most() -> None:
+    gate = gate_of(limits=LimitRules(tokens_per_minute=600))
+    first = ticket(1, tokens=100)
+    gate.offer(first, 0.0)
+    admitted(gate, 0.0)
+    gate.ended(first, Ending(None, "complete", usage=Usage(total_tokens=10**9)), 0.0)
+    gate.offer(ticket(2, tokens=0), 0.0)
+    assert admitted(gate, 599.0) == []
+    assert admitted(gate, 600.0) == [2]
+
+
 def test_a_pause_that_the_provider_asked_for_holds_everyone_of_that_limit() -> None:
     gate = gate_of()
     first = ticket(1)

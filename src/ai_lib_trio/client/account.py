@@ -120,11 +120,13 @@ def _attempt(number: int, job: Job, call: Call) -> Attempt:
     def since(start: float | None, end: float | None) -> float | None:
         return None if start is None or end is None else end - start
 
+    usage = progress.usage
+    is_input_told = usage is not None and usage.input_tokens is not None
     entry = account(
         state=state,
-        usage=progress.usage,
+        usage=usage,
         chars_out=progress.chars_out,
-        input_estimate=0 if is_ok and progress.usage is not None else input_tokens(job.call.request),
+        input_estimate=0 if is_ok and is_input_told else input_tokens(job.call.request),
         pricing=target.facts.pricing if target.facts is not None else None,
     )
     verdict = job.verdict

@@ -98,7 +98,7 @@ def cost_of(usage: Usage, pricing: Pricing | None) -> float | None:
 
     cached = usage.cached_tokens or 0
     written = usage.cache_write_tokens or 0
-    plain = usage.input_tokens - cached - written
+    plain = max(usage.input_tokens - cached - written, 0)  # some count their parts beside the whole
     total = (
         plain * pricing.input_per_1m
         + cached * price(pricing.cached_input_per_1m)

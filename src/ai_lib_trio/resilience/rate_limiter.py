@@ -14,7 +14,7 @@ from ..types.admission import LimitsSeen, LimitView, Window
 
 __all__ = ["Bucket", "LimitRules", "Limiter", "Mark"]
 
-MAX_PAUSE_S = 600.0  # a hint beyond it is not believed for longer: one reply cannot close a provider for a day
+MAX_PAUSE_S = 600.0  # what a reply says holds nobody for longer: one of them cannot close a provider for a day
 EPSILON = 1e-9  # sums of floats: a bucket that is full but for rounding is full
 
 
@@ -84,8 +84,10 @@ class Bucket:
         self._level = self.level(now) - amount
 
     def give_back(self, amount: float, now: float) -> None:
-        """What was taken and not used."""
-        self._level = min(self.capacity, self.level(now) + amount)
+        """What was taken and not used; less than nothing where more was used. One reply takes what ten minutes bring at
+        the most."""
+        level = min(self.capacity, self.level(now) + amount)
+        self._level = max(level, -MAX_PAUSE_S * self.rate) if self.rate > 0.0 else level
 
     def learn(self, window: Window, taken_since: float, now: float) -> None:
         """Believe a reply. `taken_since` is what was taken after the request that it answers."""
