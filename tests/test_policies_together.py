@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, Rerouted
+from ai_lib_trio import AiLibError, CredentialError, Endpoint, ModelArray, Rerouted
 from ai_lib_trio.errors import TransportError
 from ai_lib_trio.resilience.executor import Resilience
-from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step
+from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
 from client_support import OTHER_MODEL, SSE, Recorder, delta, frame, refused, streamed
-from test_resilience_client import Turns, ask, by_model, client_on
+from test_resilience_client import Turns, ask, by_model, client_on, reply
 
 AT_ONCE = Resilience(jitter="none", min_delay_s=0.0, max_delay_s=0.0)
 
@@ -47,6 +47,71 @@ def _shown(events: list[Any]) -> str:
             text = ""
         text += getattr(event, "content", "")
     return text
+
+
+# ---- keys that are not there
+
+KEYLESS = "anthropic/claude-x"
+both = pytest.mark.parametrize("streams", [False, True])
+
+
+@both
+@pytest.mark.parametrize("first", [KEYLESS, "@keyless"])
+async def test_a_first_model_without_a_key_is_passed_over_as_any_other_of_a_chain(
+    quiescence: Quiescence, autojump_clock: MockClock, streams: bool, first: str
+) -> None:
+    transport = ScriptedTransport(by_model(another_model=reply("fine")))
+    router = ModelArray("keyless", [Endpoint(model=KEYLESS, name="a"), Endpoint(model="anthropic/other", name="b")])
+    async with client_on(transport, router=router) as client:
+        chat = client.chat().user("x").model(first).fallback(OTHER_MODEL)
+        text, events, stats = await ask(chat, streams=streams)
+        assert (text, stats.model) == ("fine", OTHER_MODEL)
+        names = [KEYLESS] if first == KEYLESS else ["@keyless/a", "@keyless/b"]
+        assert [one.model for one in stats.skipped] == names
+        assert all("ANTHROPIC_API_KEY" in one.reason for one in stats.skipped)
+        assert not any(isinstance(event, Rerouted) for event in events)
+        with pytest.raises(CredentialError):
+            await ask(client.chat().user("x").model(first).fallback(KEYLESS), streams=streams)
+        with pytest.raises(CredentialError):
+            await ask(client.chat().user("x").model(first), streams=streams)
+        assert (await chat.preflight()).model == OTHER_MODEL
+
+
+async def test_an_arrays_endpoint_without_a_key_is_named_among_those_passed_over(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    router = ModelArray("fast", [Endpoint(model=KEYLESS, name="a"), Endpoint(model=OTHER_MODEL, name="b")])
+    async with client_on(ScriptedTransport(reply("fine")), None, router=router) as client:
+        _, _, stats = await ask(client.chat().user("x"), streams=False)
+    assert [one.model for one in stats.skipped] == ["@fast/a"]
+
+
+async def test_the_time_that_a_key_is_looked_for_in_vain_is_the_calls(
+    quiescence: Quiescence, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = ScriptedTransport([Sending(), Wait(2), *streamed("late")])
+    async with client_on(transport) as client:
+        find = client._targets.find
+
+        async def find_slowly(model: str, api: str | None) -> Any:
+            await trio.sleep(2.0)  # a keyring waits for a person
+            return await find(model, api)
+
+        monkeypatch.setattr(client._targets, "find", find_slowly)
+        with pytest.raises(AiLibError) as caught:
+            await client.chat().user("x").model(KEYLESS).fallback(OTHER_MODEL).deadline(5).execute()
+    assert (caught.value.kind, trio.current_time()) == ("deadline", 5.0)
+
+
+async def test_a_look_at_a_call_is_no_call(quiescence: Quiescence, autojump_clock: MockClock) -> None:
+    told = Recorder()
+    async with client_on(ScriptedTransport(reply("fine")), sinks=(told,)) as client:
+        chat = client.chat().user("x").fallback(OTHER_MODEL)
+        assert (await chat.preflight()).would_send
+        assert client.stats() == {"calls": 0, "open": 0, "ok": 0, "failed": 0, "cancelled": 0}
+        assert told.records == []
+        await chat.execute()
+        assert client.stats()["calls"] == told.records[0].call == 1
 
 
 # ---- races

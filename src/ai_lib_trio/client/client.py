@@ -44,7 +44,7 @@ from ..types.message import Message
 from ..types.records import ClientSink, Sink
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
-from ..types.stats import CallStats
+from ..types.stats import CallStats, Skipped
 from ..types.usage import Usage
 from .account import actor_view, attempts_of, reply_of, spent_by, stats_of
 from .chat import ChatRequestBuilder, Terms, absolute
@@ -388,14 +388,25 @@ class AiClient:
             service = cancellable(token, service)
         return telling(service, self._hooks, with_content=self.config.record_content)
 
-    async def _prepare(self, request: Request, terms: Terms, models: Sequence[str] = ()) -> Call:
+    async def _prepare(
+        self,
+        request: Request,
+        terms: Terms,
+        models: Sequence[str] = (),
+        *,
+        deadline: float | None = None,
+        is_dry: bool = False,
+    ) -> Call:
+        """A call, numbered; with `is_dry` the next one has the same number. `deadline` is trio's time, where the call
+        began before."""
         if self._supervisor.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
         if not terms.model and not models:
             raise CallerError("no model: give one to open_client or to .model()", kind="bad_argument")
         if not request.messages:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
-        deadline = absolute(terms.deadline_s)
+        if deadline is None:
+            deadline = absolute(terms.deadline_s)
         if not self._turnstile.pass_nowait():
             await self._turnstile.wait_passage()
         target = None if models else self._targets.known(terms.model or "", terms.api)
@@ -406,11 +417,13 @@ class AiClient:
             if scope.cancelled_caught:
                 raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
         assert target is not None
-        self._calls += 1
+        number = self._calls + 1
+        if not is_dry:
+            self._calls = number
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
         tenant = terms.tenant and target.masked_name(terms.tenant)  # a key that names a tenant is in no record
-        return Call(self._calls, request, target, deadline, terms.timeouts, tenant)
+        return Call(number, request, target, deadline, terms.timeouts, tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
         target = await self._targets.find(model, api)
@@ -426,25 +439,37 @@ class AiClient:
             fallbacks = tuple(self._expanded(terms.policies.fallbacks, terms, request, is_dry=is_dry))
             policies = msgspec.structs.replace(terms.policies, api=terms.api, fallbacks=fallbacks)
             terms = msgspec.structs.replace(terms, policies=policies)
-        if model is None or not is_routed(model):
-            return await self._prepare(request, terms), terms
-        routes = self._need_routes(model)
-        names = routes.rank(model, terms.api, request, is_dry=is_dry)
-        for number, name in enumerate(names, 1):
+        if model is None or not (is_routed(model) or terms.policies.fallbacks):
+            return await self._prepare(request, terms, is_dry=is_dry), terms
+        if is_routed(model):
+            names = self._need_routes(model).rank(model, terms.api, request, is_dry=is_dry)
+        else:
+            names = [model]
+        deadline = absolute(terms.deadline_s)
+        passed: list[tuple[str, CredentialError]] = []
+        chain = (*names, *terms.policies.fallbacks)
+        for number, name in enumerate(chain, 1):
+            api = terms.api
+            if number > len(names) and api is not None and not self._targets.has_api(name, api):
+                api = None  # as for every other model of a chain
+            own = msgspec.structs.replace(terms, model=name, api=api)
             try:
-                with routes.given_to(name) as coming:
-                    call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
-            except CredentialError:
-                if number == len(names):
-                    raise
-                continue  # as a chain passes over a target that has no key
-            if is_dry:
-                coming.is_over = True
-            else:
-                routes.begun([coming], call)
-            policies = msgspec.structs.replace(terms.policies, fallbacks=(*names[number:], *terms.policies.fallbacks))
-            return call, msgspec.structs.replace(terms, model=name, policies=policies)
-        raise AssertionError("an array ranks at least one endpoint")
+                with ExitStack() as given:
+                    coming = []
+                    if routes is not None and is_routed(name):
+                        coming.append(given.enter_context(routes.given_to(name)))
+                    call = await self._prepare(request, own, deadline=deadline, is_dry=is_dry)
+            except CredentialError as exc:  # a target that has no key is passed over, the first one too
+                passed.append((name, exc))
+                continue
+            call.skipped += [Skipped(name, why.message) for name, why in passed]
+            for one in coming:
+                one.is_over = is_dry
+            if routes is not None and not is_dry:
+                routes.begun(coming, call)
+            policies = msgspec.structs.replace(terms.policies, fallbacks=chain[number:])
+            return call, msgspec.structs.replace(own, policies=policies)
+        raise passed[0][1]
 
     async def _find_next(self, model: str, api: str | None) -> Target:
         """The target for another model of a call than its first: by the API asked for where its provider has it."""
