@@ -49,6 +49,17 @@ def _shown(events: list[Any]) -> str:
     return text
 
 
+@pytest.mark.parametrize("hint", ["0", "-5", "-1e9", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "nan", "1" * 400])
+async def test_a_hint_that_asks_for_no_pause_leaves_the_pauses_between_attempts(
+    quiescence: Quiescence, autojump_clock: MockClock, hint: str
+) -> None:
+    transport = ScriptedTransport(refused(429, headers={"retry-after": hint}))
+    async with client_on(transport) as client:
+        with pytest.raises(AiLibError):
+            await client.chat().user("x").execute()
+    assert [asked.started_at for asked in transport.asked] == [0.0, 1.0, 3.0, 7.0]
+
+
 # ---- keys that are not there
 
 KEYLESS = "anthropic/claude-x"
