@@ -60,6 +60,29 @@ async def test_a_hint_that_asks_for_no_pause_leaves_the_pauses_between_attempts(
     assert [asked.started_at for asked in transport.asked] == [0.0, 1.0, 3.0, 7.0]
 
 
+async def test_a_probe_that_talks_for_minutes_keeps_nobody_out_once_it_has_begun(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    long = [Head(200, SSE), Wait(3), *streamed("be")[1:2], Wait(100), *streamed("gun")[1:]]
+    transport = ScriptedTransport(by_model(a_model=Turns(*[refused(500)] * 5, long, reply("fine"))))
+    async with client_on(transport, resilience=Resilience(max_attempts=1)) as client:
+        chat = client.chat().user("x")
+        for _ in range(5):
+            with pytest.raises(AiLibError):
+                await chat.execute()
+        await trio.sleep(30)
+        async with chat.stream() as probe:
+            await trio.sleep(2)
+            for _ in range(50):
+                with pytest.raises(AiLibError, match="being tried by another call"):
+                    await chat.execute()
+            assert not (await chat.preflight()).would_send
+            await trio.sleep(2)
+            assert (await chat.preflight()).would_send
+            assert (await chat.execute()).content == "fine"
+            assert "".join([getattr(event, "content", "") async for event in probe]) == "begun"
+
+
 # ---- keys that are not there
 
 KEYLESS = "anthropic/claude-x"

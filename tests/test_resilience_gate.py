@@ -629,6 +629,40 @@ def test_a_probe_of_a_half_open_breaker_takes_a_permit_first() -> None:
     assert refused.kind == "breaker_open"
 
 
+@pytest.mark.parametrize("probes", [1, 2])
+def test_a_probe_that_begins_to_answer_has_gone_well_once(probes: int) -> None:
+    gate = gate_of(breaker=BreakerRules(probes=probes))
+    trip(gate, refusal())
+    assert not gate.is_probing
+    running = []
+    for n in range(probes):
+        running.append(ticket(50 + n, now=30.0))
+        assert gate.offer(running[n], 30.0) is None
+        assert admitted(gate, 30.0) == [50 + n]
+        assert gate.is_probing
+        for _ in range(3):
+            gate.began(running[n], 1.0, 31.0)
+        if n == 0:
+            assert [breaker.state for breaker in gate.view(31.0).breakers] == ["half_open"] * (probes - 1)
+    assert not gate.is_probing
+    assert gate.offer(ticket(60), 31.0) is None
+    for one in running:
+        gate.ended(one, Ending(fault("reset"), "partial"), 32.0)  # what it said as a probe is said
+    assert gate.offer(ticket(61), 32.0) is None
+
+
+def test_a_probe_that_begins_late_where_slow_calls_count_has_failed() -> None:
+    gate = gate_of(breaker=BreakerRules(slow_call_s=5.0))
+    trip(gate, refusal())
+    probe = ticket(50, now=30.0)
+    gate.offer(probe, 30.0)
+    admitted(gate, 30.0)
+    gate.began(probe, 6.0, 36.0)
+    refused = gate.offer(ticket(51), 37.0)
+    assert refused is not None
+    assert (refused.kind, refused.retry_after_s) == ("breaker_open", 29.0)
+
+
 def test_whoever_waits_when_a_breaker_opens_is_told_at_once() -> None:
     gate = gate_of(max_inflight=5)
     running = [ticket(n) for n in range(5)]

@@ -305,6 +305,15 @@ class Gate(Protocol):
         """Tickets that were admitted and have not ended."""
         ...
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether a breaker waits to know how its probes go: then it wants to hear of replies that `began`."""
+        ...
+
+    def began(self, ticket: Ticket, after_s: float, now: float) -> None:
+        """An admitted ticket's reply has begun, so long after its admission. More than once is as good as once."""
+        ...
+
     def pass_nowait(self, ticket: Ticket, now: float) -> bool:
         """Let a first attempt in at once, where nobody waits and no limit is near, so that it cannot matter who comes
         first. False: it must be offered."""

@@ -526,6 +526,7 @@ class AiClient:
         if slot is not None and slot.has_failed:
             forecast = Forecast(False, 0.0, "provider_failed", f"the actor of {target.manifest.id} crashed too often")
         elif actor is not None:
+            actor.hear_probes()
             forecast = actor.gate.forecast(ticket, now)
         return look(
             call.request,

@@ -31,6 +31,7 @@ CONNECTION = "connection"
 CONNECT_KINDS = frozenset({"connect", "connect_timeout", "tls_refused"})
 SERVER_CODES = frozenset({"E3001", "E3002", "E3003"})
 LATENCY_SAMPLES = 128
+NO_PASS = -1  # of a probe that has told already how it went
 MIN_SAMPLES = 20  # fewer say nothing about a tail
 
 
@@ -93,6 +94,11 @@ class ProviderGate:
     @property
     def inflight(self) -> int:
         return len(self._inflight)
+
+    @property
+    def is_probing(self) -> bool:
+        """See `service.Gate`."""
+        return bool(self._told) and "half_open" in self._told.values()
 
     def wake_at(self) -> float:
         """See `service.Gate`."""
@@ -271,6 +277,21 @@ class ProviderGate:
         """See `service.Gate`."""
         lane, mark = ticket.marks[:2]
         lane.limiter.learn(mark, seen, now)
+
+    def began(self, ticket: Ticket, after_s: float, now: float) -> None:
+        """See `service.Gate`. A probe that answers has gone well: its reply may take minutes, and others would be
+        refused for all of them."""
+        passes: _Passes = ticket.marks
+        lane, mark, model_pass, connection_pass = passes
+        slow_s = self.rules.breaker.slow_call_s if self.rules.breaker is not None else None
+        is_slow = slow_s is not None and after_s > slow_s
+        if lane.connection is not None and lane.connection.is_probe(connection_pass):
+            self._leave(CONNECTION, lane.connection, connection_pass, False, now)
+            connection_pass = NO_PASS
+        if lane.model is not None and lane.model.is_probe(model_pass):
+            self._leave(ticket.model, lane.model, model_pass, is_slow, now)
+            model_pass = NO_PASS
+        ticket.marks = lane, mark, model_pass, connection_pass
 
     def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
         """See `service.Gate`."""

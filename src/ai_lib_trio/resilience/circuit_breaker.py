@@ -81,6 +81,10 @@ class Breaker:
             self._entered += 1
         return self.generation
 
+    def is_probe(self, pass_: int) -> bool:
+        """Whether this pass is of a probe that the breaker waits for."""
+        return self._state == "half_open" and pass_ == self.generation
+
     def leave(self, pass_: int, failed: bool | None, now: float) -> None:
         """The call is over: it failed by the provider's fault (True), went well (False), or says nothing (None)."""
         if pass_ != self.generation:
