@@ -13,7 +13,7 @@ from ai_lib_trio.errors import AdmissionError
 from ai_lib_trio.resilience.backpressure import GateRules, ProviderGate
 from ai_lib_trio.resilience.budget import BudgetRules, RetryBudget
 from ai_lib_trio.resilience.circuit_breaker import Breaker, BreakerRules
-from ai_lib_trio.resilience.fair_queue import FEW_PLACES, FairQueue, due_of
+from ai_lib_trio.resilience.fair_queue import FEW_PLACES, MOST_AHEAD, FairQueue, due_of
 from ai_lib_trio.resilience.rate_limiter import Bucket, Limiter, LimitRules
 from ai_lib_trio.service import Ending, Ticket
 from ai_lib_trio.types.admission import LimitsSeen, Window
@@ -254,6 +254,35 @@ def test_a_tenant_that_comes_late_is_served_within_one_slot_of_one_that_queued_a
     assert 5000 in drain(queue)[:2]
 
 
+def test_a_tenants_name_keeps_nobody_waiting() -> None:
+    queue = FairQueue()
+    queue.push(ticket(0, tenant="zoe", tokens=100))
+    for number in range(1, 10):
+        queue.push(ticket(number, tenant=f"adam {number}", tokens=100))
+    order = []
+    while (one := queue.peek()) is not None:
+        queue.serve(one)
+        order.append(one.number)
+    assert order == list(range(10))
+
+
+def test_of_ever_new_tenants_no_more_than_a_bounded_number_is_remembered() -> None:
+    queue = FairQueue()
+    queue.push(ticket(0, tenant="busy", tokens=10**6))
+    queue.push(ticket(1, tenant="busy", tokens=1))
+    first = queue.peek()
+    assert first is not None
+    queue.serve(first)
+    for number in range(2, 10_000):
+        queue.push(ticket(number, tenant=f"t{number}", tokens=100))
+        one = queue.peek()
+        assert one is not None
+        assert one.number == number
+        queue.serve(one)
+        queue.settle(one, 50.0)
+    assert len(queue._tenants) <= 2 * MOST_AHEAD + 1
+
+
 def test_a_model_that_is_held_does_not_hold_another() -> None:
     queue = FairQueue()
     queue.push(ticket(1, model="slow"))
@@ -341,8 +370,11 @@ def test_the_line_of_tenants_says_what_looking_at_all_of_them_would(
             queue.remove(waiting.pop(which % len(waiting)))
         elif what == "settle" and served:
             queue.settle(served.pop(which % len(served)), float(tokens))
+        firsts: dict[str, int] = {}
+        for one in waiting:
+            firsts[one.tenant] = min(one.number, firsts.get(one.tenant, one.number))
         ranks = {
-            (queue._tenants[one.tenant].served, one.tenant, due_of(one), one.number): one
+            (queue._tenants[one.tenant].served, firsts[one.tenant], due_of(one), one.number): one
             for one in waiting
             if one.model not in held
         }
