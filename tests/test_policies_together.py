@@ -3,6 +3,7 @@ that are not there. On a scripted wire and a clock that jumps."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,6 +82,49 @@ async def test_a_probe_that_talks_for_minutes_keeps_nobody_out_once_it_has_begun
             assert (await chat.preflight()).would_send
             assert (await chat.execute()).content == "fine"
             assert "".join([getattr(event, "content", "") async for event in probe]) == "begun"
+
+
+@pytest.mark.parametrize(
+    ("settings", "terms", "waits"),
+    [
+        ({}, {"max_delay_s": 300.0}, True),
+        ({"max_delay_s": 300.0}, {}, True),
+        ({}, {"max_delay_s": 300.0, "max_hint_s": 60.0}, False),
+        ({"max_hint_s": 60.0}, {"max_delay_s": 300.0}, False),
+        ({}, {"max_delay_s": 30.0}, False),
+    ],
+)
+async def test_a_hint_is_worth_waiting_for_as_long_as_a_pause_may_be_unless_it_is_said_otherwise(
+    quiescence: Quiescence, autojump_clock: MockClock, settings: Any, terms: Any, waits: bool
+) -> None:
+    transport = ScriptedTransport(refused(429, headers={"retry-after": "100"}), reply("fine"))
+    async with client_on(transport, resilience=Resilience(**settings)) as client:
+        chat = client.chat().user("x").retry(**terms)
+        if waits:
+            assert ((await chat.execute()).content, trio.current_time()) == ("fine", 100.0)
+        else:
+            with pytest.raises(AiLibError, match="429"):
+                await chat.execute()
+            assert trio.current_time() == 0.0
+
+
+async def test_who_can_go_on_with_an_answer_may_be_said_of_one_provider(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    other = "openai/other"
+    transport = ScriptedTransport(by_model(a_model=cut("Hello ", "wor"), other=streamed("ld")))
+    for settings, goes_on in ((Resilience(), False), (Resilience(can_continue=(other,)), True)):
+        everywhere = Resilience(max_attempts=1, providers={"openai": settings})
+        async with client_on(transport, resilience=everywhere) as client:
+            stream = client.chat().user("x").fallback(other, mid_stream="continue").stream()
+            async with stream:
+                if goes_on:
+                    assert "".join([getattr(event, "content", "") async for event in stream]) == "Hello world"
+                else:
+                    with pytest.raises(AiLibError, match="cut"):
+                        async for _ in stream:
+                            pass
+                    assert [one.model for one in stream.stats.skipped] == [other]
 
 
 # ---- keys that are not there
@@ -183,3 +227,39 @@ async def test_a_race_that_is_left_was_cancelled_and_has_not_failed(
         ended = [record for record in told.records if type(record).__name__ == "CallEnded"]
         assert [(record.outcome, record.kind) for record in ended] == [("cancelled", None)]
         assert client.stats()["cancelled"] == 1
+
+
+async def test_after_output_a_member_of_a_race_does_what_the_request_says(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    transport = ScriptedTransport(by_model(a_model=cut("he", "l"), another_model=streamed("whole")))
+    router = ModelArray("two", ["openai/a-model", OTHER_MODEL])
+    async with client_on(transport, resilience=Resilience(max_attempts=1), router=router) as client:
+        chat = client.chat().user("x")
+        for until in ("first_token", "first_complete"):
+            with pytest.raises(AiLibError, match="cut"):
+                await client.race(chat, models=["@two"], until=until).execute()
+            router._turns = 0
+            race = client.race(chat.fallback(mid_stream="restart"), models=["@two"], until=until)
+            async with race:
+                events = [event async for event in race]
+            assert (race.response().content, _shown(events)) == ("whole", "whole")
+            assert [(one.verdict, one.outcome) for one in race.stats.attempts] == [
+                ("replaced", "failed"),
+                ("won", "ok"),
+            ]
+            router._turns = 0
+
+
+async def test_a_race_of_a_request_with_fallbacks_is_refused_and_the_clients_own_are_not_asked(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    transport = ScriptedTransport(by_model(a_model=refused(500), another_model=reply("fine")))
+    async with client_on(transport, resilience=Resilience(max_attempts=1), fallbacks=(OTHER_MODEL,)) as client:
+        chat = client.chat().user("x")
+        for contest in (client.race, client.hedge, partial(client.quorum, k=1)):
+            with pytest.raises(AiLibError, match="fallbacks are none of them") as caught:
+                contest(chat.fallback("openai/third"), models=["openai/a-model"])
+            assert caught.value.kind == "bad_argument"
+            with pytest.raises(AiLibError, match="500"):
+                await contest(chat, models=["openai/a-model"]).execute()

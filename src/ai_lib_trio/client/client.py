@@ -232,7 +232,8 @@ class AiClient:
         have a reply so far for which a function of yours says so (it should have no side effects). Where all are over,
         some answered, and it said so of none, kind `no_quorum` is raised.
 
-        The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
+        The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own; the
+        client's fallbacks are not asked, and a member that may fall back is an array.
         """
         from ..resilience.contest import Contest
 
@@ -304,6 +305,9 @@ class AiClient:
         terms = chat._terms
         if not self._known(models):
             raise CallerError("models names at least one model", kind="bad_argument")
+        if terms.policies.fallbacks != self._terms.policies.fallbacks:
+            why = "the members are the models, and the request's fallbacks are none of them"
+            raise CallerError(f"{why}: name an array's @name for a member that may fall back", kind="bad_argument")
         policies = msgspec.structs.replace(terms.policies, api=terms.api)
         make([Entrant(model, (model,)) for model in models], terms=policies)  # refuses what cannot be
 

@@ -228,7 +228,8 @@ class ResilientExecutor:
         for entrant in entrants:
             steps = [self._step(model, terms) for model in entrant.models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(entrant.ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
+            chain = falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, hooks=self._hooks)
+            members.append(Member(entrant.ref, _as_it_is, chain))
         return members
 
     def _step(self, model: str | None, terms: CallTerms) -> Step:
@@ -278,7 +279,7 @@ class ResilientExecutor:
 
     def _goes_on(self, call: Call) -> bool:
         target: Target = call.target
-        return target.ref in (self.settings.can_continue or ()) or _is_declared_to_go_on(target)
+        return target.ref in (self.settings.of(target.manifest.id).can_continue or ()) or _is_declared_to_go_on(target)
 
     def _admit(self, call: Call, target: Target) -> Call:
         """The call as it goes to this target. Raises why it may not."""
@@ -311,7 +312,9 @@ class ResilientExecutor:
             rules = _with(rules_of(manifest.retry), self.settings.of(manifest.id))
             known = self._rules[manifest.id] = manifest, rules
         rules = known[1]
-        return rules if terms.retry is _PLAIN.retry else _with(rules, terms.retry)
+        if terms.retry is _PLAIN.retry:
+            return rules
+        return _with(rules, terms.retry, keeps_hint=self.settings.of(manifest.id).max_hint_s is not None)
 
     def gate_rules(self, manifest: Manifest) -> GateRules:
         """What the gate of a provider's actor goes by."""
@@ -337,21 +340,23 @@ def _or(value: Any, usual: Any) -> Any:
     return usual if value is None else value
 
 
-def _with(rules: RetryRules, own: Resilience) -> RetryRules:
-    """The rules, changed by what the settings say."""
+def _with(rules: RetryRules, own: Resilience, *, keeps_hint: bool = False) -> RetryRules:
+    """The rules, changed by what the settings say. A longer `max_delay_s` makes `max_hint_s` as long, unless that was
+    set (`keeps_hint`)."""
     backoff = Backoff(
         own.strategy or rules.backoff.strategy,
         _or(own.min_delay_s, rules.backoff.min_delay_s),
         _or(own.max_delay_s, rules.backoff.max_delay_s),
         own.jitter or rules.backoff.jitter,
     )
+    max_hint_s = rules.max_hint_s if keeps_hint else max(rules.max_hint_s, backoff.max_delay_s)
     changed = msgspec.structs.replace(
         rules,
         backoff=backoff,
         max_attempts=_or(own.max_attempts, rules.max_attempts),
         silent=_or(own.silent_retries, rules.silent),
         partial=_or(own.partial, rules.partial),
-        max_hint_s=_or(own.max_hint_s, rules.max_hint_s),
+        max_hint_s=_or(own.max_hint_s, max_hint_s),
     )
     return msgspec.structs.replace(changed, max_attempts=1) if own.strategy == "none" else changed
 
