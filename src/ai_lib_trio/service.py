@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .errors import AdmissionError, AiLibError
+from .errors import AdmissionError, AiLibError, need_number
 from .types.admission import Forecast, GateView, LimitsSeen
 from .types.events import StreamingEvent
 from .types.records import Record
@@ -92,6 +92,10 @@ class Timeouts(msgspec.Struct, frozen=True):
     first_byte_s: float = 600.0
     idle_s: float = 120.0
     min_bytes_per_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            need_number(name, getattr(self, name))
 
 
 class Entry(Protocol):

@@ -101,6 +101,8 @@ def open_client(
     are ended with kind `client_closed`. What the block raises leaves it unchanged.
     """
     config = config or Config()
+    if isinstance(fallbacks, str):
+        raise CallerError("fallbacks is a list of models", kind="bad_argument")
     if router is not None:
         config = msgspec.structs.replace(config, router=router)
     return ClientBlock(model, api, manifests, base_url, api_key, tuple(fallbacks), config)
@@ -692,6 +694,7 @@ class ClientBlock:
                 environ=environ,
                 nursery=nursery,
             )
+            self._client._known(fallbacks)
         except BaseException:  # whatever it is goes on; the nursery that was just opened must not stay open behind it
             nursery.cancel_scope.cancel()
             await manager.__aexit__(None, None, None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from ..errors import CallerError
+from ..errors import need_number, need_word
 from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
 from ..service import Timeouts
@@ -68,10 +68,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wall_time: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        if self.check_health_s is not None and not self.check_health_s >= 0:
-            raise CallerError(
-                f"check_health_s is a number of seconds, got {self.check_health_s!r}", kind="bad_argument"
-            )
+        for name in ("check_health_s", "reload_manifests_s", "shutdown_grace_s"):
+            need_number(name, getattr(self, name))
+        for name in ("max_frame_bytes", "max_reply_bytes"):
+            need_number(name, getattr(self, name), least=1, is_whole=True)
+        need_word("gates", self.gates, get_args(Gates))
+        need_word("on_actor_failure", self.on_actor_failure, ("restart", "raise"))
+        if not callable(self.transport):
+            need_word("transport", self.transport, ("auto", "native", "httpx"))
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Name and value of each setting; of what may hold keys, the names alone."""

@@ -10,12 +10,13 @@ provider's manifest, and that before the defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
-from ..errors import CallerError
+from ..errors import CallerError, need_number, need_word
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
 from ..service import Call, Outlet, Service
@@ -89,16 +90,15 @@ class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-                raise CallerError(f"{name} is a number of at least {least}, got {value!r}", kind="bad_argument")
+            need_number(name, getattr(self, name), least=least, is_whole=name in _WHOLE)
         for name, words in _WORDS.items():
-            value = getattr(self, name)
-            if value is not None and value not in words:
-                raise CallerError(f"{name} is one of {', '.join(words)}, got {value!r}", kind="bad_argument")
+            need_word(name, getattr(self, name), words)
         for tenant, weight in (self.tenants or {}).items():
-            if not weight > 0:
+            if not 0 < weight < math.inf:
                 raise CallerError(f"the weight of {tenant!r} is above 0, got {weight!r}", kind="bad_argument")
+        for provider, own in (self.providers or {}).items():
+            if own.providers is not None:
+                raise CallerError(f"the settings for {provider} are for no other provider", kind="bad_argument")
 
     def over(self, other: Resilience) -> Resilience:
         """These settings, with what they leave open from the other."""
