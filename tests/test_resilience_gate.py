@@ -728,6 +728,31 @@ def test_a_retry_that_nobody_can_pay_for_is_refused() -> None:
     assert gate.offer(ticket(3), 0.0) is None
 
 
+def test_a_retry_that_did_not_go_is_paid_back() -> None:
+    def left(gate: ProviderGate, now: float = 0.0) -> float:
+        return gate.view(now).retries_left
+
+    rules = BudgetRules(reserve=5, per_call=0, per_second=0)
+    shedding = gate_of(max_inflight=1, max_queued=0, budget=rules)
+    waiting = gate_of(max_inflight=1, budget=rules, breaker=BreakerRules(failures=1))
+    for gate in (shedding, waiting):
+        running = ticket(1)
+        gate.offer(running, 0.0)
+        admitted(gate, 0.0)
+        retry = ticket(2, is_retry=True)
+        gate.offer(retry, 0.0)
+        assert left(gate) == 4
+        gate.turn(0.0)
+        if gate is waiting:
+            assert left(gate) == 4
+            gate.withdraw(retry, 0.0)
+            assert left(gate) == 5
+            gate.offer(retry, 0.0)
+            gate.ended(running, Ending(refusal(), "refused"), 1.0)  # the breaker opens
+            gate.turn(1.0)
+        assert left(gate, 1.0) == 5
+
+
 def test_a_forecast_says_what_an_offer_would_and_changes_nothing() -> None:
     gate = gate_of(limits=LimitRules(requests_per_minute=1))
     assert gate.forecast(ticket(1), 0.0).admitted

@@ -155,13 +155,13 @@ class ProviderGate:
                 break
             refusal = self._by_breakers(ticket.model, now)
             if refusal is not None:
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, refusal))
                 continue
             limiter = self._limiter(ticket.model, now)
             ready_at = limiter.ready_at(ticket.tokens, now)
             if ready_at > due_of(ticket):
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, _too_late(ready_at - now)))
                 continue
             if ready_at > now:
@@ -190,7 +190,7 @@ class ProviderGate:
         """Those without a deadline that have waited as long as anybody may, for limits or for a permit."""
         out: list[tuple[Ticket, AdmissionError]] = []
         while (ticket := self._queue.longest_patient()) is not None and due_of(ticket) <= now:
-            self._queue.remove(ticket)
+            self._drop(ticket)
             waited = f"it waited {now - ticket.arrived:.0f} s behind {len(self._inflight)} running calls"
             out.append((ticket, AdmissionError(waited, kind="admission_too_late")))
         return out
@@ -202,7 +202,7 @@ class ProviderGate:
         for ticket in list(self._queue):
             refusal = self._by_breakers(ticket.model, now)
             if refusal is not None:
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, refusal))
         return sorted(out, key=lambda pair: (pair[0].number, pair[0].attempt))
 
@@ -214,7 +214,7 @@ class ProviderGate:
         while self._fresh and (len(queue) > bound or queue.tokens > rules.max_queued_tokens):
             ticket = self._fresh.pop()
             if ticket in queue:
-                queue.remove(ticket)
+                self._drop(ticket)
                 wait_s = self._limiter(ticket.model, now).ready_at(ticket.tokens, now) - now
                 shed.append((ticket, _shed(len(queue), wait_s)))
         self._fresh.clear()
@@ -223,7 +223,13 @@ class ProviderGate:
     def withdraw(self, ticket: Ticket, now: float) -> None:
         """See `service.Gate`."""
         if ticket in self._queue:
-            self._queue.remove(ticket)
+            self._drop(ticket)
+
+    def _drop(self, ticket: Ticket) -> None:
+        """It leaves the queue and does not start; a retry is paid back."""
+        self._queue.remove(ticket)
+        if ticket.is_retry and self._budget is not None:
+            self._budget.refund()
 
     def _by_breakers(self, model: str, now: float) -> AdmissionError | None:
         for of in (CONNECTION, model):

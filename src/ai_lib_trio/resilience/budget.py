@@ -58,3 +58,8 @@ class RetryBudget:
         self._balance -= 1.0
         self.spent += 1
         return True
+
+    def refund(self) -> None:
+        """A retry that was paid for was not made."""
+        self._balance = min(self.rules.reserve, self._balance + 1.0)
+        self.spent -= 1
