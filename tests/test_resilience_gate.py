@@ -576,6 +576,32 @@ def test_what_was_not_used_comes_back_to_the_bucket_of_tokens() -> None:
     assert admitted(gate, 0.0) == [2]
 
 
+@pytest.mark.parametrize("limit", [None, 5.0])
+def test_a_limit_that_a_reply_told_for_a_month_is_looked_at_again_after_ten_minutes_by_one_call(
+    limit: float | None,
+) -> None:
+    gate = gate_of()
+    month = LimitsSeen(requests=Window(limit, 0.0, 30 * 86_400.0))
+    first = ticket(1)
+    gate.offer(first, 0.0)
+    admitted(gate, 0.0)
+    gate.learnt(first, month, 0.0)
+    gate.ended(first, DONE, 0.0)
+    for now in (0.0, 1.0, 599.0):
+        refused = gate.offer(ticket(2, now=now), now)
+        assert refused is not None
+        assert refused.kind == "admission_too_late"  # at once: it may go elsewhere
+    looks = [ticket(number, now=600.0) for number in range(10, 13)]
+    assert [gate.offer(one, 600.0) for one in looks] == [None] * 3
+    said = {one.number: error for one, error in gate.turn(600.0)}
+    assert [error.kind if error is not None else None for error in said.values()] == [None, *["admission_too_late"] * 2]
+    gate.ended(looks[0], DONE, 601.0)  # which told nothing: the next one looks ten minutes later
+    assert gate.offer(ticket(20, now=1199.0), 1199.0) is not None
+    assert gate.offer(ticket(21, now=1200.0), 1200.0) is None
+    assert admitted(gate, 1200.0) == [21]
+    gate.learnt(looks[0], LimitsSeen(requests=Window(5.0, 4.0, 1.0)), 1201.0)
+
+
 def test_a_reply_that_used_more_than_anybody_could_holds_the_next_ten_minutes_at_most() -> None:
     gate = gate_of(limits=LimitRules(tokens_per_minute=600))
     first = ticket(1, tokens=100)
