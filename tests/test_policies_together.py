@@ -263,3 +263,41 @@ async def test_a_race_of_a_request_with_fallbacks_is_refused_and_the_clients_own
             assert caught.value.kind == "bad_argument"
             with pytest.raises(AiLibError, match="500"):
                 await contest(chat, models=["openai/a-model"]).execute()
+
+
+async def test_what_a_race_or_quorum_cannot_be_asked_is_refused_before_anything_is_sent(quiescence: Quiescence) -> None:
+    transport = ScriptedTransport(streamed("a"))
+
+    async def later(*replies: Any) -> bool:
+        return True
+
+    async with client_on(transport) as client:
+        chat, models = client.chat().user("x"), ["openai/one", "openai/two"]
+        for wrong in (
+            lambda: client.race(chat, models=models, until="first"),  # type: ignore[arg-type]
+            lambda: client.race(chat, models=models, until=later),  # type: ignore[arg-type]
+            lambda: client.quorum(chat, models=models, k=2, agree=later),  # type: ignore[arg-type]
+            lambda: client.quorum(chat, models=models, k=1.5),  # type: ignore[arg-type]
+            lambda: client.quorum(chat, models=models, k="2"),  # type: ignore[arg-type]
+            lambda: client.quorum(chat, models=models, k=0),
+            lambda: client.quorum(chat, models=models, k=3),
+        ):
+            with pytest.raises(AiLibError) as caught:
+                wrong()
+            assert caught.value.kind == "bad_argument"
+    assert transport.asked == []
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
+async def test_what_ends_a_program_inside_a_predicate_ends_it_as_itself(
+    quiescence: Quiescence, leaving: BaseException
+) -> None:
+    def until(reply: Any) -> bool:
+        raise leaving
+
+    transport = ScriptedTransport([Sending(), Stall()], streamed("one"))
+    with pytest.raises(type(leaving)) as caught:
+        async with client_on(transport) as client:
+            await client.race(client.chat().user("x"), models=["openai/one", "openai/two"], until=until).execute()
+    assert caught.value is leaving
+    assert transport.open_exchanges == 0

@@ -27,6 +27,7 @@ __all__ = [
     "TransportError",
     "code_of_name",
     "need_number",
+    "need_plain",
     "need_word",
 ]
 
@@ -241,6 +242,14 @@ def need_number(name: str, value: object, *, least: float = 0, is_whole: bool = 
     raise CallerError(
         f"{name} is {what} {'above' if is_above else 'of at least'} {least:g}, got {value!r}", kind="bad_argument"
     )
+
+
+def need_plain(name: str, function: object) -> None:
+    """Raise `CallerError` where a function is to be awaited: what it gives at once would be taken for a yes."""
+    from inspect import iscoroutinefunction  # races alone need it
+
+    if iscoroutinefunction(function):
+        raise CallerError(f"{name} is a plain function, got an async one", kind="bad_argument")
 
 
 def need_word(name: str, value: object, words: Sequence[str]) -> None:

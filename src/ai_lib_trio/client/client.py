@@ -359,7 +359,9 @@ class AiClient:
 
     @contextmanager
     def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
-        """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
+        """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before, and
+        nothing of the rest of calls that outlive the block: what counts running calls or has spans keeps theirs open.
+        """
         added = self._hooks.add(sink)
         try:
             yield
@@ -421,7 +423,7 @@ class AiClient:
                 found = self._find_any(models, terms.api) if models else self._find(terms.model or "", terms.api)
                 target = await found
             if scope.cancelled_caught:
-                raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
+                raise AdmissionError("the call's deadline passed before its target and key were found", kind="deadline")
         assert target is not None
         number = self._calls + 1
         if not is_dry:
@@ -751,11 +753,13 @@ def _leaves(exc: BaseException) -> list[BaseException]:
 
 
 def _without_cancellation(exc: BaseException) -> list[BaseException]:
-    """The block's own failure: a `Cancelled` beside it was ours, and must not travel on in a group."""
+    """The block's own failure: a `Cancelled` beside it was ours, and must not travel on in a group; so was what a call
+    in it was told of the client's end."""
     if isinstance(exc, BaseExceptionGroup):
         own = exc.split(trio.Cancelled)[1]
         return [] if own is None else [own]
-    return [] if isinstance(exc, trio.Cancelled) else [exc]
+    is_ours = isinstance(exc, trio.Cancelled) or (isinstance(exc, AdmissionError) and exc.kind == "client_closed")
+    return [] if is_ours else [exc]
 
 
 def _settings(config: Config, environ: Mapping[str, str]) -> Resilience:
