@@ -9,8 +9,10 @@ from trio.testing import MockClock
 
 from ai_lib_trio.protocol.registry import Pricing
 from ai_lib_trio.resilience.executor import Resilience
-from ai_lib_trio.resilience.ledger import cost_of
+from ai_lib_trio.resilience.ledger import cost_of, most_of
 from ai_lib_trio.testing import Head, Quiescence, ScriptedTransport, Wait, json_reply
+from ai_lib_trio.types.message import Message, TextBlock
+from ai_lib_trio.types.request import Request
 from ai_lib_trio.types.usage import Usage
 from client_support import SSE, body_of, prompt_of, streamed
 from test_resilience_client import PRICED, client_on
@@ -27,6 +29,18 @@ def test_no_reply_costs_less_than_nothing(
     cost = cost_of(usage, PRICES)
     assert (cost is None) == (given is None or made is None)
     assert cost is None or cost >= 0.0
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_no_reply_costs_more_than_the_most_that_it_may(given: int, made: int, written: int, is_kept: bool) -> None:
+    text = TextBlock(text="x", cache_control={"type": "ephemeral"} if is_kept else None)
+    request = Request(model="m", messages=(Message.user([text]),))
+    usage = Usage(input_tokens=given, output_tokens=made, cache_write_tokens=min(written, given) if is_kept else None)
+    cost, most = cost_of(usage, PRICES), most_of(request, given, made, PRICES)
+    assert cost is not None
+    assert most is not None
+    assert cost <= most * (1 + 1e-12)
+    assert most_of(request, given, None, PRICES) is None
 
 
 async def test_a_reply_that_tells_only_what_came_out_is_charged_for_what_went_in_too(
