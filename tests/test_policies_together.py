@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ai_lib_trio import AiLibError, CredentialError, Endpoint, ModelArray, Rerouted
+from ai_lib_trio import AiLibError, CallerError, CredentialError, Endpoint, ModelArray, Rerouted, ToolDefinition
 from ai_lib_trio.errors import TransportError
 from ai_lib_trio.resilience.executor import Resilience
 from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
-from client_support import OTHER_MODEL, SSE, Recorder, delta, frame, refused, streamed
+from client_support import OTHER_MODEL, SSE, Recorder, delta, frame, refused, streamed, whole
 from test_resilience_client import Turns, ask, by_model, client_on, reply
 
 AT_ONCE = Resilience(jitter="none", min_delay_s=0.0, max_delay_s=0.0)
@@ -301,3 +301,29 @@ async def test_what_ends_a_program_inside_a_predicate_ends_it_as_itself(
             await client.race(client.chat().user("x"), models=["openai/one", "openai/two"], until=until).execute()
     assert caught.value is leaving
     assert transport.open_exchanges == 0
+
+
+async def test_a_hedge_waits_as_long_as_first_tokens_take_and_not_whole_replies(
+    quiescence: Quiescence, autojump_clock: MockClock
+) -> None:
+    late = [Sending(), Wait(60), *whole("late")]
+    transport = ScriptedTransport(by_model(one=Turns(*[late] * 20, [Sending(), Stall()]), two=streamed("two")))
+    async with client_on(transport) as client:
+        for _ in range(20):
+            await client.chat().user("x").model("openai/one").execute()
+        began = trio.current_time()
+        hedge = client.hedge(client.chat().user("x"), models=["openai/one", "openai/two"], after="p95")
+        assert (await hedge.execute()).content == "two"
+        assert trio.current_time() - began == 2.0  # nothing is known of its first tokens
+
+
+@both
+async def test_a_request_that_no_wire_can_carry_is_its_callers_mistake(
+    quiescence: Quiescence, autojump_clock: MockClock, streams: bool
+) -> None:
+    transport = ScriptedTransport(reply("fine"))
+    async with client_on(transport) as client:
+        chat = client.chat().user("x").tools(ToolDefinition("look", parameters={"type": object()}))
+        with pytest.raises(CallerError, match="JSON"):
+            await ask(chat, streams=streams)
+    assert transport.asked == []

@@ -281,7 +281,8 @@ class Ticket:
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
-    """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission."""
+    """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission, to the first
+    token of a streamed one."""
 
     error: AiLibError | None
     state: AttemptState

@@ -254,7 +254,8 @@ class ProviderActor:
         assert ticket is not None
         now = progress.ended_at if progress.ended_at is not None else trio.current_time()
         start = now if progress.admitted_at is None else progress.admitted_at
-        first = progress.first_token_at
+        # A whole reply has no first token before its end: as a sample it would make a hedge late.
+        first = progress.first_token_at if job.call.request.stream else None
         ending = Ending(
             job.error,
             job.state(),

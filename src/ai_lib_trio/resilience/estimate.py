@@ -6,6 +6,8 @@ character, so nothing is refused on an estimate alone unless it is far off (pref
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..types.message import Base64Source, Block, RefusalBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
@@ -33,17 +35,24 @@ def input_tokens(request: Request) -> int:
                 chars += more_chars
                 tokens += more_tokens
     if request.tools:
-        chars += len(msgspec.json.encode(request.tools))
+        chars += _length(request.tools)
     if request.response_format is not None and request.response_format.schema is not None:
-        chars += len(msgspec.json.encode(request.response_format.schema))
+        chars += _length(request.response_format.schema)
     return tokens + -(-chars // CHARS_PER_TOKEN)
+
+
+def _length(value: Any) -> int:
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # the encoder will say what is wrong with it
+        return 0
 
 
 def _of_block(block: Block) -> tuple[int, int]:
     if isinstance(block, TextBlock | ThinkingBlock | RefusalBlock):
         return len(block.text), 0
     if isinstance(block, ToolUseBlock):
-        return len(block.name) + len(block.arguments or msgspec.json.encode(block.input)), PER_MESSAGE
+        return len(block.name) + (len(block.arguments) if block.arguments else _length(block.input)), PER_MESSAGE
     if isinstance(block, ToolResultBlock):
         if isinstance(block.content, str):
             return len(block.content), PER_MESSAGE
