@@ -130,6 +130,38 @@ async def test_a_bug_of_the_gate_ends_its_actor_and_never_leaves_a_caller_withou
         assert client.tree().actors[0].crashes == 1
 
 
+@pytest.mark.parametrize("escalates", [False, True])
+async def test_an_actor_that_crashes_in_the_moment_in_which_the_client_closes_is_a_crash_like_another(
+    quiescence: Quiescence, autojump_clock: MockClock, escalates: bool
+) -> None:
+    caught: list[BaseException] = []
+    told = Recorder()
+    try:
+        async with scripted_client(
+            ScriptedTransport(echo), sinks=(told,), on_actor_failure="raise" if escalates else "restart"
+        ) as client:
+            said: dict[str, Any] = {}
+            await outcome_of(client, "first", said)
+            [slot] = client._supervisor.slots.values()
+            assert slot.actor is not None
+
+            def fail(*arguments: Any) -> None:
+                raise Crash("ended")
+
+            slot.actor.gate.ended = fail  # type: ignore[method-assign]
+            await outcome_of(client, "second", said)
+    except BaseException as exc:
+        caught.append(exc)
+    assert said["second"] == "you said second"
+    assert told.names().count("ActorRestarted") == 1
+    if escalates:
+        [group] = caught
+        assert isinstance(group, BaseExceptionGroup)
+        assert [type(one) for one in group.exceptions] == [Crash]
+    else:
+        assert caught == []
+
+
 async def test_a_call_is_admitted_in_its_callers_turn_only_where_nobody_is_before_it(quiescence: Quiescence) -> None:
     release = trio.Event()
     transport = ScriptedTransport(lambda request: [Hold(release), *echo(request)])

@@ -200,8 +200,13 @@ def test_a_long_message_and_a_large_body_are_cut() -> None:
 def test_a_secret_that_the_provider_repeats_is_masked_everywhere() -> None:
     secret = "sk-very-secret"
     error = classified(
-        said(f"Incorrect key: {secret}", secret), 401, body=f'{{"error": "{secret}"}}'.encode(), secrets=(secret, "")
+        said(f"Incorrect key: {secret}", secret),
+        401,
+        headers={"x-request-id": f"of {secret}"},
+        body=f'{{"error": "{secret}"}}'.encode(),
+        secrets=(secret, ""),
     )
+    assert (error.provider_code, error.request_id) == ("<redacted>", "of <redacted>")
     for shown in (str(error), repr(error), error.provider_message or "", error.raw.decode()):
         assert secret not in shown
     assert "<redacted>" in error.message

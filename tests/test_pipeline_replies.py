@@ -94,6 +94,13 @@ def test_usage_is_found_wherever_the_wire_puts_it() -> None:
         assert usage_of(stream(CHAT, *frames)) == Usage(3, 4, 7, raw=usage)
 
 
+@pytest.mark.parametrize("garbage", [-5, 10**9 + 1, 10**400, 1e308], ids=["below", "beyond", "far", "float"])
+def test_a_count_that_no_reply_has_is_not_told(garbage: float) -> None:
+    usage = {"prompt_tokens": garbage, "completion_tokens": 4, "total_tokens": garbage}
+    told = usage_of(stream(CHAT, delta(content="a"), {**delta(finish="stop"), "usage": usage}))
+    assert (told.input_tokens, told.output_tokens, told.total_tokens, told.raw) == (None, 4, None, usage)
+
+
 def test_several_choices_are_candidates() -> None:
     events = stream(
         CHAT, delta(1, content="b"), delta(0, content="a"), delta(1, finish="length"), delta(0, finish="stop"), "[DONE]"

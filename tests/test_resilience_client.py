@@ -16,6 +16,7 @@ from ai_lib_trio.errors import TransportError
 from ai_lib_trio.resilience.budget import BudgetRules
 from ai_lib_trio.resilience.circuit_breaker import BreakerRules
 from ai_lib_trio.resilience.executor import Resilience
+from ai_lib_trio.service import Timeouts
 from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport, Sending, Stall, Step, Wait
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.message import Base64Source, ImageBlock, TextBlock
@@ -271,6 +272,49 @@ async def test_a_chain_of_unknown_models_codes_or_policies_is_refused_where_it_i
         ):
             with pytest.raises(CallerError):
                 wrong()
+
+
+@pytest.mark.parametrize("fallbacks", ["openai/a-model", ["nobody/knows"], [OTHER_MODEL, "@fast"]])
+async def test_a_clients_unknown_fallbacks_are_refused_when_it_opens_and_not_when_they_are_needed(
+    quiescence: Quiescence, fallbacks: Any
+) -> None:
+    with pytest.raises(CallerError):
+        async with open_client(MODEL, fallbacks=fallbacks, config=Config(environ=KEYS)):
+            raise AssertionError("it opened")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Resilience(max_attempts=2.5),  # type: ignore[arg-type]
+        lambda: Resilience(min_delay_s=NAN),
+        lambda: Resilience(requests_per_minute=NAN),
+        lambda: Resilience(max_inflight=True),
+        lambda: Resilience(tenants={"a": float("inf")}),
+        lambda: Resilience(providers={"openai": Resilience(providers={})}),
+        lambda: BreakerRules(probes=0),
+        lambda: BreakerRules(failures=0),
+        lambda: BreakerRules(window_s=0.0),
+        lambda: BreakerRules(slow_call_s=NAN),
+        lambda: BudgetRules(reserve=-1.0),
+        lambda: BudgetRules(per_call=NAN),
+        lambda: Timeouts(first_byte_s=NAN),
+        lambda: Timeouts(idle_s=-1.0),
+        lambda: Config(shutdown_grace_s=NAN),
+        lambda: Config(reload_manifests_s=-1.0),
+        lambda: Config(max_reply_bytes=0),
+        lambda: Config(transport="nativ"),  # type: ignore[arg-type]
+        lambda: Config(gates="enforced"),  # type: ignore[arg-type]
+        lambda: Config(on_actor_failure="ignore"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_setting_that_would_wedge_or_mean_nothing_is_refused_where_it_is_written(wrong: Any) -> None:
+    with pytest.raises(CallerError) as caught:
+        wrong()
+    assert caught.value.kind == "bad_argument"
 
 
 async def test_a_fallback_without_a_key_is_passed_over_and_the_stats_say_so(

@@ -76,6 +76,20 @@ async def test_a_target_that_cannot_do_it_is_passed_over_and_the_call_says_so() 
     assert out.events[0] == Rerouted("a/1", "c/3", "E3002 provider")
 
 
+async def test_a_target_that_is_not_set_up_hides_neither_a_failure_nor_the_next_target() -> None:
+    wrong = CallerError("it has no base URL", kind="bad_argument")
+    call, out = call_to(), Gathered()
+    a, b = step("a/1", Script([refusal()])), step("b/2", Script([]), refuses=wrong)
+    await falling_back([a, b, step("c/3", Script(answer("hi")))])(call, out)
+    assert out.text == "hi"
+    assert [(one.model, one.reason) for one in call.skipped] == [("b/2", "it has no base URL")]
+    with pytest.raises(AiLibError) as caught:
+        await falling_back([a, b])(call_to(), Gathered())
+    assert caught.value.status == 503
+    with pytest.raises(CallerError, match="no base URL"):  # where nothing failed yet it is told
+        await falling_back([b, a])(call_to(), Gathered())
+
+
 async def test_where_every_target_is_passed_over_the_first_reason_comes_out() -> None:
     lacks = CallerError("no vision", kind="capability")
     with pytest.raises(CallerError, match="no vision"):

@@ -13,7 +13,7 @@ from ai_lib_trio.errors import AdmissionError
 from ai_lib_trio.resilience.backpressure import GateRules, ProviderGate
 from ai_lib_trio.resilience.budget import BudgetRules, RetryBudget
 from ai_lib_trio.resilience.circuit_breaker import Breaker, BreakerRules
-from ai_lib_trio.resilience.fair_queue import FEW_PLACES, FairQueue, due_of
+from ai_lib_trio.resilience.fair_queue import FEW_PLACES, MOST_AHEAD, FairQueue, due_of
 from ai_lib_trio.resilience.rate_limiter import Bucket, Limiter, LimitRules
 from ai_lib_trio.service import Ending, Ticket
 from ai_lib_trio.types.admission import LimitsSeen, Window
@@ -254,6 +254,35 @@ def test_a_tenant_that_comes_late_is_served_within_one_slot_of_one_that_queued_a
     assert 5000 in drain(queue)[:2]
 
 
+def test_a_tenants_name_keeps_nobody_waiting() -> None:
+    queue = FairQueue()
+    queue.push(ticket(0, tenant="zoe", tokens=100))
+    for number in range(1, 10):
+        queue.push(ticket(number, tenant=f"adam {number}", tokens=100))
+    order = []
+    while (one := queue.peek()) is not None:
+        queue.serve(one)
+        order.append(one.number)
+    assert order == list(range(10))
+
+
+def test_of_ever_new_tenants_no_more_than_a_bounded_number_is_remembered() -> None:
+    queue = FairQueue()
+    queue.push(ticket(0, tenant="busy", tokens=10**6))
+    queue.push(ticket(1, tenant="busy", tokens=1))
+    first = queue.peek()
+    assert first is not None
+    queue.serve(first)
+    for number in range(2, 10_000):
+        queue.push(ticket(number, tenant=f"t{number}", tokens=100))
+        one = queue.peek()
+        assert one is not None
+        assert one.number == number
+        queue.serve(one)
+        queue.settle(one, 50.0)
+    assert len(queue._tenants) <= 2 * MOST_AHEAD + 1
+
+
 def test_a_model_that_is_held_does_not_hold_another() -> None:
     queue = FairQueue()
     queue.push(ticket(1, model="slow"))
@@ -341,8 +370,11 @@ def test_the_line_of_tenants_says_what_looking_at_all_of_them_would(
             queue.remove(waiting.pop(which % len(waiting)))
         elif what == "settle" and served:
             queue.settle(served.pop(which % len(served)), float(tokens))
+        firsts: dict[str, int] = {}
+        for one in waiting:
+            firsts[one.tenant] = min(one.number, firsts.get(one.tenant, one.number))
         ranks = {
-            (queue._tenants[one.tenant].served, one.tenant, due_of(one), one.number): one
+            (queue._tenants[one.tenant].served, firsts[one.tenant], due_of(one), one.number): one
             for one in waiting
             if one.model not in held
         }
@@ -544,6 +576,43 @@ def test_what_was_not_used_comes_back_to_the_bucket_of_tokens() -> None:
     assert admitted(gate, 0.0) == [2]
 
 
+@pytest.mark.parametrize("limit", [None, 5.0])
+def test_a_limit_that_a_reply_told_for_a_month_is_looked_at_again_after_ten_minutes_by_one_call(
+    limit: float | None,
+) -> None:
+    gate = gate_of()
+    month = LimitsSeen(requests=Window(limit, 0.0, 30 * 86_400.0))
+    first = ticket(1)
+    gate.offer(first, 0.0)
+    admitted(gate, 0.0)
+    gate.learnt(first, month, 0.0)
+    gate.ended(first, DONE, 0.0)
+    for now in (0.0, 1.0, 599.0):
+        refused = gate.offer(ticket(2, now=now), now)
+        assert refused is not None
+        assert refused.kind == "admission_too_late"  # at once: it may go elsewhere
+    looks = [ticket(number, now=600.0) for number in range(10, 13)]
+    assert [gate.offer(one, 600.0) for one in looks] == [None] * 3
+    said = {one.number: error for one, error in gate.turn(600.0)}
+    assert [error.kind if error is not None else None for error in said.values()] == [None, *["admission_too_late"] * 2]
+    gate.ended(looks[0], DONE, 601.0)  # which told nothing: the next one looks ten minutes later
+    assert gate.offer(ticket(20, now=1199.0), 1199.0) is not None
+    assert gate.offer(ticket(21, now=1200.0), 1200.0) is None
+    assert admitted(gate, 1200.0) == [21]
+    gate.learnt(looks[0], LimitsSeen(requests=Window(5.0, 4.0, 1.0)), 1201.0)
+
+
+def test_a_reply_that_used_more_than_anybody_could_holds_the_next_ten_minutes_at_most() -> None:
+    gate = gate_of(limits=LimitRules(tokens_per_minute=600))
+    first = ticket(1, tokens=100)
+    gate.offer(first, 0.0)
+    admitted(gate, 0.0)
+    gate.ended(first, Ending(None, "complete", usage=Usage(total_tokens=10**9)), 0.0)
+    gate.offer(ticket(2, tokens=0), 0.0)
+    assert admitted(gate, 599.0) == []
+    assert admitted(gate, 600.0) == [2]
+
+
 def test_a_pause_that_the_provider_asked_for_holds_everyone_of_that_limit() -> None:
     gate = gate_of()
     first = ticket(1)
@@ -618,6 +687,40 @@ def test_a_probe_of_a_half_open_breaker_takes_a_permit_first() -> None:
     assert refused.kind == "breaker_open"
 
 
+@pytest.mark.parametrize("probes", [1, 2])
+def test_a_probe_that_begins_to_answer_has_gone_well_once(probes: int) -> None:
+    gate = gate_of(breaker=BreakerRules(probes=probes))
+    trip(gate, refusal())
+    assert not gate.is_probing
+    running = []
+    for n in range(probes):
+        running.append(ticket(50 + n, now=30.0))
+        assert gate.offer(running[n], 30.0) is None
+        assert admitted(gate, 30.0) == [50 + n]
+        assert gate.is_probing
+        for _ in range(3):
+            gate.began(running[n], 1.0, 31.0)
+        if n == 0:
+            assert [breaker.state for breaker in gate.view(31.0).breakers] == ["half_open"] * (probes - 1)
+    assert not gate.is_probing
+    assert gate.offer(ticket(60), 31.0) is None
+    for one in running:
+        gate.ended(one, Ending(fault("reset"), "partial"), 32.0)  # what it said as a probe is said
+    assert gate.offer(ticket(61), 32.0) is None
+
+
+def test_a_probe_that_begins_late_where_slow_calls_count_has_failed() -> None:
+    gate = gate_of(breaker=BreakerRules(slow_call_s=5.0))
+    trip(gate, refusal())
+    probe = ticket(50, now=30.0)
+    gate.offer(probe, 30.0)
+    admitted(gate, 30.0)
+    gate.began(probe, 6.0, 36.0)
+    refused = gate.offer(ticket(51), 37.0)
+    assert refused is not None
+    assert (refused.kind, refused.retry_after_s) == ("breaker_open", 29.0)
+
+
 def test_whoever_waits_when_a_breaker_opens_is_told_at_once() -> None:
     gate = gate_of(max_inflight=5)
     running = [ticket(n) for n in range(5)]
@@ -649,6 +752,31 @@ def test_a_retry_that_nobody_can_pay_for_is_refused() -> None:
     assert refused is not None
     assert refused.kind == "retry_budget"
     assert gate.offer(ticket(3), 0.0) is None
+
+
+def test_a_retry_that_did_not_go_is_paid_back() -> None:
+    def left(gate: ProviderGate, now: float = 0.0) -> float:
+        return gate.view(now).retries_left
+
+    rules = BudgetRules(reserve=5, per_call=0, per_second=0)
+    shedding = gate_of(max_inflight=1, max_queued=0, budget=rules)
+    waiting = gate_of(max_inflight=1, budget=rules, breaker=BreakerRules(failures=1))
+    for gate in (shedding, waiting):
+        running = ticket(1)
+        gate.offer(running, 0.0)
+        admitted(gate, 0.0)
+        retry = ticket(2, is_retry=True)
+        gate.offer(retry, 0.0)
+        assert left(gate) == 4
+        gate.turn(0.0)
+        if gate is waiting:
+            assert left(gate) == 4
+            gate.withdraw(retry, 0.0)
+            assert left(gate) == 5
+            gate.offer(retry, 0.0)
+            gate.ended(running, Ending(refusal(), "refused"), 1.0)  # the breaker opens
+            gate.turn(1.0)
+        assert left(gate, 1.0) == 5
 
 
 def test_a_forecast_says_what_an_offer_would_and_changes_nothing() -> None:

@@ -93,7 +93,7 @@ def test_a_policy_that_lists_names_retries_those_alone() -> None:
 
 
 def test_a_hint_replaces_the_pause_and_one_beyond_the_cap_or_the_deadline_ends_the_attempts() -> None:
-    assert step(refusal(429, "E2001", retry_after_s=0.0)) == Wait(0.0)
+    assert step(refusal(429, "E2001", retry_after_s=0.0)) == Wait(1.0)  # asked for no pause: ours stays
     assert step(refusal(429, "E2001", retry_after_s=59.0)) == Wait(59.0)
     assert isinstance(step(refusal(429, "E2001", retry_after_s=61.0)), Stop)
     assert isinstance(step(refusal(429, "E2001", retry_after_s=5.0), deadline=5.0), Stop)

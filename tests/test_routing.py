@@ -237,6 +237,27 @@ async def test_endpoints_of_one_model_have_their_own_urls_keys_and_actors(
     ]
 
 
+def test_a_strategy_that_gives_what_it_was_given_before_is_held_to_what_is_so_now() -> None:
+    kept: list[Candidate] = []
+
+    def from_memory(candidates: Sequence[Candidate], asked: Asked) -> Sequence[Candidate]:
+        kept.extend(candidates if not kept else ())
+        return kept
+
+    array = ModelArray("m", ["a", "b", "c"], strategy=from_memory)
+    well = {"a": True, "b": True, "c": True}
+
+    def rank() -> list[str]:
+        look = lambda name, endpoint: Candidate(name=name, model=name, is_well=well[name])  # noqa: E731
+        return array.rank(Request(model="m"), 10, 0, look)
+
+    assert rank() == ["a", "b", "c"]
+    array.drain("a")
+    assert rank() == ["b", "c"]
+    well["b"] = False
+    assert rank() == ["c", "b"]
+
+
 async def test_an_endpoint_that_drains_gets_no_new_call(quiescence: Quiescence, autojump_clock: MockClock) -> None:
     array = ModelArray("two", [MODEL, OTHER_MODEL])
     places = Places(lambda request: streamed("a", "b", pace_s=1.0) if asked_to_stream(request) else whole("fine"))

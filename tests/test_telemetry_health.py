@@ -12,11 +12,19 @@ from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import AiLibError, BreakerRules, CallerError, ChatResponse, Config, Resilience, open_client
+from ai_lib_trio.errors import KINDS
 from ai_lib_trio.routing import Endpoint, ModelArray
 from ai_lib_trio.telemetry import CallLogger, Feedback, FeedbackCollector, HealthChecker, MetricsCollector
 from ai_lib_trio.testing import ScriptedTransport
 from ai_lib_trio.transport.base import WireRequest
-from ai_lib_trio.types.records import ActorRestarted, BreakerChanged, CallEnded, FeedbackGiven, HealthChanged
+from ai_lib_trio.types.records import (
+    ActorRestarted,
+    AttemptEnded,
+    BreakerChanged,
+    CallEnded,
+    FeedbackGiven,
+    HealthChanged,
+)
 from client_support import OTHER_MODEL, Recorder, echo, prompt_of, refused, scripted_client, whole
 from test_health_checks import acme
 from test_telemetry_sinks import sample
@@ -57,6 +65,27 @@ async def test_health_is_what_was_seen(autojump_clock: MockClock) -> None:
             "openai": "unhealthy",
             "groq": "healthy",
         }
+
+
+def test_what_our_own_gate_refuses_says_nothing_of_a_provider() -> None:
+    checker = HealthChecker()
+    for kind in ("breaker_open", "shed", "actor_lost", "provider_failed", "retry_budget", "admission_too_late"):
+        assert KINDS[kind].code in ("E3002", "E2001")
+        for attempt in range(10):
+            checker(
+                AttemptEnded(
+                    at_s=0.0,
+                    call=1,
+                    attempt=attempt,
+                    provider="one",
+                    model="m",
+                    outcome="failed",
+                    state="unsent",
+                    kind=kind,
+                    code=KINDS[kind].code,
+                )
+            )
+    assert checker.health("one").state == "unknown"
 
 
 def test_a_failed_check_or_actor_is_not_well_and_a_crash_is_doubtful() -> None:

@@ -26,6 +26,9 @@ __all__ = [
     "StandardCode",
     "TransportError",
     "code_of_name",
+    "need_number",
+    "need_plain",
+    "need_word",
 ]
 
 MAX_RAW_BYTES = 64 * 1024  # what is kept of an error's body: enough for any provider's envelope, bounded for logs
@@ -223,3 +226,33 @@ class CancelledByToken(AiLibError):
 
 class InternalError(AiLibError):
     """A fault of this library. The traceback is in `__cause__`; the actor that met it goes on."""
+
+
+def need_number(name: str, value: object, *, least: float = 0, is_whole: bool = False, is_above: bool = False) -> None:
+    """Raise `CallerError` where a setting is no number of at least `least` (above it with `is_above`), or not whole.
+
+    None is a setting that is left open. Infinite is a number here, and what is not a number is none.
+    """
+    if value is None:
+        return
+    is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
+    if is_number and (value > least if is_above else value >= least):  # type: ignore[operator]
+        return
+    what = "a whole number" if is_whole else "a number"
+    raise CallerError(
+        f"{name} is {what} {'above' if is_above else 'of at least'} {least:g}, got {value!r}", kind="bad_argument"
+    )
+
+
+def need_plain(name: str, function: object) -> None:
+    """Raise `CallerError` where a function is to be awaited: what it gives at once would be taken for a yes."""
+    from inspect import iscoroutinefunction  # races alone need it
+
+    if iscoroutinefunction(function):
+        raise CallerError(f"{name} is a plain function, got an async one", kind="bad_argument")
+
+
+def need_word(name: str, value: object, words: Sequence[str]) -> None:
+    """Raise `CallerError` where a setting is none of the words. None is a setting that is left open."""
+    if value is not None and value not in words:
+        raise CallerError(f"{name} is one of {', '.join(words)}, got {value!r}", kind="bad_argument")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .errors import AdmissionError, AiLibError, CallerError
+from .errors import AdmissionError, AiLibError, CallerError, need_number
 from .types.admission import Forecast, GateView, LimitsSeen
 from .types.events import StreamingEvent
 from .types.records import Record
@@ -97,10 +97,9 @@ class Timeouts(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is None and name == "connect_s":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise CallerError(f"{name} is a number of at least 0, got {value!r}", kind="bad_argument")
+            if value is None and name != "connect_s":
+                raise CallerError(f"{name} is a number of at least 0, got None", kind="bad_argument")
+            need_number(name, value)
 
 
 class Entry(Protocol):
@@ -297,7 +296,8 @@ class Ticket:
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
-    """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission."""
+    """How an admitted attempt ended. `error` is None for a complete reply; seconds count from admission, to the first
+    token of a streamed one."""
 
     error: AiLibError | None
     state: AttemptState
@@ -323,6 +323,15 @@ class Gate(Protocol):
     @property
     def inflight(self) -> int:
         """Tickets that were admitted and have not ended."""
+        ...
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether a breaker waits to know how its probes go: then it wants to hear of replies that `began`."""
+        ...
+
+    def began(self, ticket: Ticket, after_s: float, now: float) -> None:
+        """An admitted ticket's reply has begun, so long after its admission. More than once is as good as once."""
         ...
 
     def pass_nowait(self, ticket: Ticket, now: float) -> bool:

@@ -147,9 +147,20 @@ class ProviderActor:
                 return
             self._take(job)
 
+    def hear_probes(self) -> None:
+        """Tell the gate which replies have begun, where a breaker waits to know."""
+        if not self.gate.is_probing:
+            return
+        now = trio.current_time()
+        for job in self.inflight:
+            first, admitted = job.progress.first_token_at, job.progress.admitted_at
+            if first is not None and admitted is not None and job.ticket is not None:
+                self.gate.began(job.ticket, first - admitted, now)
+
     def _take(self, job: Job | None) -> None:
         if job is None or job.is_settled:
             return
+        self.hear_probes()
         ticket = _ticket(job)
         refusal = self.gate.offer(ticket, trio.current_time())
         if refusal is not None:
@@ -158,6 +169,7 @@ class ProviderActor:
             self._tickets[job] = ticket
 
     def _admit(self) -> None:
+        self.hear_probes()
         now = trio.current_time()
         for ticket, refusal in self.gate.turn(now):
             job: Job = ticket.item
@@ -243,7 +255,8 @@ class ProviderActor:
         assert ticket is not None
         now = progress.ended_at if progress.ended_at is not None else trio.current_time()
         start = now if progress.admitted_at is None else progress.admitted_at
-        first = progress.first_token_at
+        # A whole reply has no first token before its end: as a sample it would make a hedge late.
+        first = progress.first_token_at if job.call.request.stream else None
         ending = Ending(
             job.error,
             job.state(),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .health import HealthActor
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 __all__ = ["Slot", "Supervisor"]
 
@@ -290,6 +290,15 @@ class Supervisor:
             crash = _unwrapped(exc)
             self._mourn(slot, crash)
             return crash
+        except BaseExceptionGroup as group:  # it crashed in the moment in which it was ended
+            ended, rest = group.split(trio.Cancelled)
+            if ended is None or not isinstance(rest, ExceptionGroup):
+                raise
+            crash = _unwrapped(rest)
+            self._mourn(slot, crash)
+            if self._escalate:
+                self.failures.append(crash)
+            raise ended from None
         finally:
             slot.actor = slot.engine = None
             self._settle_all(slot, *CLOSED)

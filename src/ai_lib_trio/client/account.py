@@ -15,7 +15,7 @@ from ..actors.job import Job
 from ..actors.supervisor import Slot
 from ..actors.target import Target
 from ..resilience.estimate import input_tokens, output_bound
-from ..resilience.ledger import account, cost_of, output_so_far, total_of
+from ..resilience.ledger import account, most_of, output_so_far, total_of
 from ..service import Call
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Attempt, CallStats
@@ -103,8 +103,8 @@ def spent_by(call: Call) -> float:
         if not job.is_settled or entry.billed == "unknown":
             facts = job.call.target.facts
             bound = output_bound(job.call.request, facts.max_output_tokens if facts is not None else None)
-            most = Usage(input_tokens=input_tokens(job.call.request), output_tokens=bound)
-            cost = cost_of(most, facts.pricing if facts is not None else None)
+            pricing = facts.pricing if facts is not None else None
+            cost = most_of(job.call.request, input_tokens(job.call.request), bound, pricing)
         total += cost or 0.0
     return total
 
@@ -120,11 +120,13 @@ def _attempt(number: int, job: Job, call: Call) -> Attempt:
     def since(start: float | None, end: float | None) -> float | None:
         return None if start is None or end is None else end - start
 
+    usage = progress.usage
+    is_input_told = usage is not None and usage.input_tokens is not None
     entry = account(
         state=state,
-        usage=progress.usage,
+        usage=usage,
         chars_out=progress.chars_out,
-        input_estimate=0 if is_ok and progress.usage is not None else input_tokens(job.call.request),
+        input_estimate=0 if is_ok and is_input_told else input_tokens(job.call.request),
         pricing=target.facts.pricing if target.facts is not None else None,
     )
     verdict = job.verdict

@@ -44,7 +44,7 @@ from ..types.message import Message
 from ..types.records import ClientSink, Sink
 from ..types.request import Request
 from ..types.response import ChatResponse, Fold
-from ..types.stats import CallStats
+from ..types.stats import CallStats, Skipped
 from ..types.usage import Usage
 from .account import actor_view, attempts_of, reply_of, spent_by, stats_of
 from .chat import ChatRequestBuilder, Terms, absolute
@@ -241,9 +241,11 @@ class AiClient:
 
     def race(self, chat: ChatRequestBuilder, *, models: Sequence[str], until: Until = "first_token") -> ContestStream:
         """Ask all models at once. The winner is the first to satisfy `until`: to have output, to be complete, or to
-        have a reply so far for which a function of yours says so (it should have no side effects).
+        have a reply so far for which a function of yours says so (it should have no side effects). Where all are over,
+        some answered, and it said so of none, kind `no_quorum` is raised.
 
-        The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own.
+        The losers are closed as soon as the winner is known. Retries, deadline and cost cap are the request's own; the
+        client's fallbacks are not asked, and a member that may fall back is an array.
         """
         from ..resilience.contest import Contest
 
@@ -319,6 +321,9 @@ class AiClient:
         terms = chat._terms
         if not self._known(models):
             raise CallerError("models names at least one model", kind="bad_argument")
+        if terms.policies.fallbacks != self._terms.policies.fallbacks:
+            why = "the members are the models, and the request's fallbacks are none of them"
+            raise CallerError(f"{why}: name an array's @name for a member that may fall back", kind="bad_argument")
         policies = msgspec.structs.replace(terms.policies, api=terms.api)
         make([Entrant(model, (model,)) for model in models], terms=policies)  # refuses what cannot be
 
@@ -368,7 +373,9 @@ class AiClient:
 
     @contextmanager
     def sink(self, sink: Sink | ClientSink) -> Iterator[None]:
-        """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before."""
+        """Records go to this sink too, for the time of the block. It sees the rest of calls that have begun before, and
+        nothing of the rest of calls that outlive the block: what counts running calls or has spans keeps theirs open.
+        """
         if not callable(sink):
             raise CallerError(f"a sink is a callable, got {type(sink).__name__}", kind="bad_argument")
         added = self._hooks.add(sink)
@@ -411,7 +418,17 @@ class AiClient:
 
         return telling(service, self._hooks, with_content=self.config.record_content)
 
-    async def _prepare(self, request: Request, terms: Terms, models: Sequence[str] = ()) -> Call:
+    async def _prepare(
+        self,
+        request: Request,
+        terms: Terms,
+        models: Sequence[str] = (),
+        *,
+        deadline: float | None = None,
+        is_dry: bool = False,
+    ) -> Call:
+        """A call, numbered; with `is_dry` the next one has the same number. `deadline` is trio's time, where the call
+        began before."""
         if self._supervisor.is_closing:
             raise AdmissionError("the client is closed", kind="client_closed")
         if not terms.model and not models:
@@ -420,7 +437,8 @@ class AiClient:
             raise CallerError("no messages: each builder method gives a new builder, chain them", kind="bad_argument")
         if not any(message.content for message in request.messages):
             raise CallerError("the messages are empty: a message without content is not sent", kind="bad_argument")
-        deadline = absolute(terms.deadline_s)
+        if deadline is None:
+            deadline = absolute(terms.deadline_s)
         if not self._turnstile.pass_nowait():
             await self._turnstile.wait_passage()
         target = None if models else self._targets.known(terms.model or "", terms.api)
@@ -429,13 +447,15 @@ class AiClient:
                 found = self._find_any(models, terms.api) if models else self._find(terms.model or "", terms.api)
                 target = await found
             if scope.cancelled_caught:
-                raise AdmissionError("the call's deadline passed while its key was looked for", kind="deadline")
+                raise AdmissionError("the call's deadline passed before its target and key were found", kind="deadline")
         assert target is not None
-        self._calls += 1
+        number = self._calls + 1
+        if not is_dry:
+            self._calls = number
         if request.model != target.model:
             request = msgspec.structs.replace(request, model=target.model)
         tenant = terms.tenant and target.masked_name(terms.tenant)  # a key that names a tenant is in no record
-        return Call(self._calls, request, target, deadline, terms.timeouts, tenant)
+        return Call(number, request, target, deadline, terms.timeouts, tenant)
 
     async def _find(self, model: str, api: str | None) -> Target:
         target = await self._targets.find(model, api)
@@ -451,25 +471,37 @@ class AiClient:
             fallbacks = tuple(self._expanded(terms.policies.fallbacks, terms, request, is_dry=is_dry))
             policies = msgspec.structs.replace(terms.policies, api=terms.api, fallbacks=fallbacks)
             terms = msgspec.structs.replace(terms, policies=policies)
-        if model is None or not is_routed(model):
-            return await self._prepare(request, terms), terms
-        routes = self._need_routes(model)
-        names = routes.rank(model, terms.api, request, is_dry=is_dry)
-        for number, name in enumerate(names, 1):
+        if model is None or not (is_routed(model) or terms.policies.fallbacks):
+            return await self._prepare(request, terms, is_dry=is_dry), terms
+        if is_routed(model):
+            names = self._need_routes(model).rank(model, terms.api, request, is_dry=is_dry)
+        else:
+            names = [model]
+        deadline = absolute(terms.deadline_s)
+        passed: list[tuple[str, CredentialError]] = []
+        chain = (*names, *terms.policies.fallbacks)
+        for number, name in enumerate(chain, 1):
+            api = terms.api
+            if number > len(names) and api is not None and not self._targets.has_api(name, api):
+                api = None  # as for every other model of a chain
+            own = msgspec.structs.replace(terms, model=name, api=api)
             try:
-                with routes.given_to(name) as coming:
-                    call = await self._prepare(request, msgspec.structs.replace(terms, model=name))
-            except CredentialError:
-                if number == len(names):
-                    raise
-                continue  # as a chain passes over a target that has no key
-            if is_dry:
-                coming.is_over = True
-            else:
-                routes.begun([coming], call)
-            policies = msgspec.structs.replace(terms.policies, fallbacks=(*names[number:], *terms.policies.fallbacks))
-            return call, msgspec.structs.replace(terms, model=name, policies=policies)
-        raise AssertionError("an array ranks at least one endpoint")
+                with ExitStack() as given:
+                    coming = []
+                    if routes is not None and is_routed(name):
+                        coming.append(given.enter_context(routes.given_to(name)))
+                    call = await self._prepare(request, own, deadline=deadline, is_dry=is_dry)
+            except CredentialError as exc:  # a target that has no key is passed over, the first one too
+                passed.append((name, exc))
+                continue
+            call.notes.skipped += tuple(Skipped(name, why.message) for name, why in passed)
+            for one in coming:
+                one.is_over = is_dry
+            if routes is not None and not is_dry:
+                routes.begun(coming, call)
+            policies = msgspec.structs.replace(terms.policies, fallbacks=chain[number:])
+            return call, msgspec.structs.replace(own, policies=policies)
+        raise passed[0][1]
 
     async def _find_next(self, model: str, api: str | None) -> Target:
         """The target for another model of a call than its first: by the API asked for where its provider has it."""
@@ -526,6 +558,7 @@ class AiClient:
         if slot is not None and slot.has_failed:
             forecast = Forecast(False, 0.0, "provider_failed", f"the actor of {target.manifest.id} crashed too often")
         elif actor is not None:
+            actor.hear_probes()
             forecast = actor.gate.forecast(ticket, now)
         return look(
             call.request,
@@ -687,6 +720,7 @@ class ClientBlock:
                 environ=environ,
                 nursery=nursery,
             )
+            self._client._known(fallbacks)
         except BaseException:  # whatever it is goes on; the nursery that was just opened must not stay open behind it
             nursery.cancel_scope.cancel()
             await manager.__aexit__(None, None, None)
@@ -743,11 +777,13 @@ def _leaves(exc: BaseException) -> list[BaseException]:
 
 
 def _without_cancellation(exc: BaseException) -> list[BaseException]:
-    """The block's own failure: a `Cancelled` beside it was ours, and must not travel on in a group."""
+    """The block's own failure: a `Cancelled` beside it was ours, and must not travel on in a group; so was what a call
+    in it was told of the client's end."""
     if isinstance(exc, BaseExceptionGroup):
         own = exc.split(trio.Cancelled)[1]
         return [] if own is None else [own]
-    return [] if isinstance(exc, trio.Cancelled) else [exc]
+    is_ours = isinstance(exc, trio.Cancelled) or (isinstance(exc, AdmissionError) and exc.kind == "client_closed")
+    return [] if is_ours else [exc]
 
 
 def _settings(config: Config, environ: Mapping[str, str]) -> Resilience:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from ..errors import CallerError
+from ..errors import CallerError, need_number, need_word
 from ..resilience.executor import Resilience
 from ..resilience.preflight import Gates
 from ..service import Timeouts
@@ -70,6 +70,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wall_time: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
+        for name in ("check_health_s", "reload_manifests_s", "shutdown_grace_s"):
+            need_number(name, getattr(self, name))
+        for name in ("max_frame_bytes", "max_reply_bytes"):
+            need_number(name, getattr(self, name), least=1, is_whole=True)
+        need_word("gates", self.gates, get_args(Gates))
+        need_word("on_actor_failure", self.on_actor_failure, ("restart", "raise"))
+        if not callable(self.transport):
+            need_word("transport", self.transport, ("auto", "native", "httpx"))
         for name, (is_right, expected) in _EXPECTED.items():
             value = getattr(self, name)
             if not is_right(value):
@@ -91,10 +99,6 @@ def _shown(name: str, value: Any) -> str:
     return type(value).__name__ if name in _SECRET else repr(value)
 
 
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and value >= 0
-
-
 def _are_texts(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
 
@@ -102,15 +106,6 @@ def _are_texts(value: Any) -> bool:
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timeouts": (lambda value: isinstance(value, Timeouts), "a Timeouts"),
     "resilience": (lambda value: isinstance(value, Resilience), "a Resilience"),
-    "gates": (lambda value: value in get_args(Gates), " or ".join(get_args(Gates))),
-    "max_frame_bytes": (_is_number, "a number of bytes"),
-    "max_reply_bytes": (_is_number, "a number of bytes"),
-    "shutdown_grace_s": (_is_number, "a number of seconds"),
-    "transport": (
-        lambda value: callable(value) or value in ("auto", "native", "httpx"),
-        "auto, native, httpx, or a function that makes an engine",
-    ),
-    "on_actor_failure": (lambda value: value in ("restart", "raise"), "restart or raise"),
     "environ": (lambda value: value is None or isinstance(value, Mapping), "a mapping of texts"),
     "base_urls": (_are_texts, "a mapping of texts, by provider id"),
     "api_keys": (_are_texts, "a mapping of texts, by provider id"),
@@ -118,7 +113,5 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, tuple | list) and all(callable(sink) for sink in value),
         "a tuple of callables",
     ),
-    "check_health_s": (lambda value: value is None or _is_number(value), "a number of seconds"),
-    "reload_manifests_s": (lambda value: value is None or _is_number(value), "a number of seconds"),
     "wall_time": (callable, "a function without arguments"),
 }

@@ -28,8 +28,9 @@ __all__ = ["ContestStream", "RaceMember"]
 class RaceMember(msgspec.Struct, frozen=True, kw_only=True):
     """One member of a race, hedge or quorum, and its receipt.
 
-    `outcome`: `running`, `won`, `lost` (it was beaten and closed), `failed` (`kind` and `code` say how), `cancelled`
-    (the race was left before it had a winner), `not_started`. `cost` is what its attempts cost, as well as it is known.
+    `outcome`: `running`, `won`, `lost` (beaten and closed, or its whole answer was not taken), `failed` (`kind` and
+    `code` say how), `cancelled` (the race was left before it had a winner), `not_started`. `cost` is what its attempts
+    cost, as well as it is known.
     """
 
     model: str

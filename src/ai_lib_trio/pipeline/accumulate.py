@@ -45,6 +45,7 @@ USAGE_FIELDS = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
+MOST_TOKENS = 10**9  # no reply has so many: a count beyond it, or below nothing, is garbage, and so not told
 
 Key = str | int
 _NOTHING: Any = MappingProxyType({})  # a dictionary before its first entry: few replies have one for each of them
@@ -600,6 +601,10 @@ class Accumulator:
             return None
         if self._usage_raw.__class__ is tuple:
             self._usage_raw = _part(*self._usage_raw)
+        for name in USAGE_FIELDS:
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MOST_TOKENS:
+                setattr(self, name, None)
         ending = self.ending
         total_in, total_out, total = self.input_tokens, self.output_tokens, self.total_tokens
         if ending.input_excludes:

@@ -31,6 +31,7 @@ CONNECTION = "connection"
 CONNECT_KINDS = frozenset({"connect", "connect_timeout", "tls_refused"})
 SERVER_CODES = frozenset({"E3001", "E3002", "E3003"})
 LATENCY_SAMPLES = 128
+NO_PASS = -1  # of a probe that has told already how it went
 MIN_SAMPLES = 20  # fewer say nothing about a tail
 
 
@@ -94,6 +95,11 @@ class ProviderGate:
     def inflight(self) -> int:
         return len(self._inflight)
 
+    @property
+    def is_probing(self) -> bool:
+        """See `service.Gate`."""
+        return bool(self._told) and "half_open" in self._told.values()
+
     def wake_at(self) -> float:
         """See `service.Gate`."""
         return self._wake_at
@@ -149,13 +155,13 @@ class ProviderGate:
                 break
             refusal = self._by_breakers(ticket.model, now)
             if refusal is not None:
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, refusal))
                 continue
             limiter = self._limiter(ticket.model, now)
             ready_at = limiter.ready_at(ticket.tokens, now)
             if ready_at > due_of(ticket):
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, _too_late(ready_at - now)))
                 continue
             if ready_at > now:
@@ -184,7 +190,7 @@ class ProviderGate:
         """Those without a deadline that have waited as long as anybody may, for limits or for a permit."""
         out: list[tuple[Ticket, AdmissionError]] = []
         while (ticket := self._queue.longest_patient()) is not None and due_of(ticket) <= now:
-            self._queue.remove(ticket)
+            self._drop(ticket)
             waited = f"it waited {now - ticket.arrived:.0f} s behind {len(self._inflight)} running calls"
             out.append((ticket, AdmissionError(waited, kind="admission_too_late")))
         return out
@@ -196,7 +202,7 @@ class ProviderGate:
         for ticket in list(self._queue):
             refusal = self._by_breakers(ticket.model, now)
             if refusal is not None:
-                self._queue.remove(ticket)
+                self._drop(ticket)
                 out.append((ticket, refusal))
         return sorted(out, key=lambda pair: (pair[0].number, pair[0].attempt))
 
@@ -208,7 +214,7 @@ class ProviderGate:
         while self._fresh and (len(queue) > bound or queue.tokens > rules.max_queued_tokens):
             ticket = self._fresh.pop()
             if ticket in queue:
-                queue.remove(ticket)
+                self._drop(ticket)
                 wait_s = self._limiter(ticket.model, now).ready_at(ticket.tokens, now) - now
                 shed.append((ticket, _shed(len(queue), wait_s)))
         self._fresh.clear()
@@ -217,7 +223,13 @@ class ProviderGate:
     def withdraw(self, ticket: Ticket, now: float) -> None:
         """See `service.Gate`."""
         if ticket in self._queue:
-            self._queue.remove(ticket)
+            self._drop(ticket)
+
+    def _drop(self, ticket: Ticket) -> None:
+        """It leaves the queue and does not start; a retry is paid back."""
+        self._queue.remove(ticket)
+        if ticket.is_retry and self._budget is not None:
+            self._budget.refund()
 
     def _by_breakers(self, model: str, now: float) -> AdmissionError | None:
         for of in (CONNECTION, model):
@@ -271,6 +283,21 @@ class ProviderGate:
         """See `service.Gate`."""
         lane, mark = ticket.marks[:2]
         lane.limiter.learn(mark, seen, now)
+
+    def began(self, ticket: Ticket, after_s: float, now: float) -> None:
+        """See `service.Gate`. A probe that answers has gone well: its reply may take minutes, and others would be
+        refused for all of them."""
+        passes: _Passes = ticket.marks
+        lane, mark, model_pass, connection_pass = passes
+        slow_s = self.rules.breaker.slow_call_s if self.rules.breaker is not None else None
+        is_slow = slow_s is not None and after_s > slow_s
+        if lane.connection is not None and lane.connection.is_probe(connection_pass):
+            self._leave(CONNECTION, lane.connection, connection_pass, False, now)
+            connection_pass = NO_PASS
+        if lane.model is not None and lane.model.is_probe(model_pass):
+            self._leave(ticket.model, lane.model, model_pass, is_slow, now)
+            model_pass = NO_PASS
+        ticket.marks = lane, mark, model_pass, connection_pass
 
     def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
         """See `service.Gate`."""

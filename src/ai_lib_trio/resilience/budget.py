@@ -1,12 +1,14 @@
 """The retry budget: retries are paid for by first attempts, so that they cannot multiply into a storm.
 
-Imports nothing. Pure: `now` is an argument. The rule that must stay true: in any stretch of time, retries are at most
+Imports `errors`. Pure: `now` is an argument. The rule that must stay true: in any stretch of time, retries are at most
 the reserve, plus a share of the first attempts, plus a trickle by the second.
 """
 
 from __future__ import annotations
 
 import msgspec
+
+from ..errors import need_number
 
 __all__ = ["BudgetRules", "RetryBudget"]
 
@@ -21,6 +23,10 @@ class BudgetRules(msgspec.Struct, frozen=True):
     reserve: float = 100.0
     per_call: float = 0.2
     per_second: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            need_number(name, getattr(self, name))
 
 
 class RetryBudget:
@@ -52,3 +58,8 @@ class RetryBudget:
         self._balance -= 1.0
         self.spent += 1
         return True
+
+    def refund(self) -> None:
+        """A retry that was paid for was not made."""
+        self._balance = min(self.rules.reserve, self._balance + 1.0)
+        self.spent -= 1

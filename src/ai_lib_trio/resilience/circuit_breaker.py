@@ -1,7 +1,8 @@
 """A breaker: stops calls to what keeps failing, and lets a few through later to see.
 
-Imports `types.admission`. Pure: `now` is an argument. The rule that must stay true: while it is open nothing passes,
-while it is half open at most `probes` are on their way, and only what passed in the present state moves it.
+Imports `errors` and `types.admission`. Pure: `now` is an argument. The rule that must stay true: while it is open
+nothing passes, while it is half open at most `probes` are on their way, and only what passed in the present state moves
+it.
 
              too many failures                    pause over
     closed ────────────────────> open ────────────────────────> half_open
@@ -17,6 +18,7 @@ from collections import deque
 
 import msgspec
 
+from ..errors import need_number
 from ..types.admission import BreakerState, BreakerView
 
 __all__ = ["Breaker", "BreakerRules"]
@@ -38,6 +40,14 @@ class BreakerRules(msgspec.Struct, frozen=True):
     open_s: float = 30.0
     probes: int = 1
     slow_call_s: float | None = None
+
+    def __post_init__(self) -> None:
+        need_number("failures", self.failures, least=1, is_whole=True)
+        need_number("share", self.share)
+        need_number("window_s", self.window_s, is_above=True)
+        need_number("open_s", self.open_s)
+        need_number("probes", self.probes, least=1, is_whole=True)
+        need_number("slow_call_s", self.slow_call_s)
 
 
 class Breaker:
@@ -80,6 +90,10 @@ class Breaker:
         if self.state(now) == "half_open":
             self._entered += 1
         return self.generation
+
+    def is_probe(self, pass_: int) -> bool:
+        """Whether this pass is of a probe that the breaker waits for."""
+        return self._state == "half_open" and pass_ == self.generation
 
     def leave(self, pass_: int, failed: bool | None, now: float) -> None:
         """The call is over: it failed by the provider's fault (True), went well (False), or says nothing (None)."""

@@ -12,6 +12,7 @@ a cancellation from outside; what leaves it is never wrapped by its nursery.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
@@ -23,6 +24,9 @@ from ..service import Batch, Call, Outlet, Service, Source, UserFault
 from ..types.events import StreamingEvent, commits
 from ..types.response import ChatResponse, Fold
 from ..types.stats import Skipped
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 __all__ = ["Contest", "Entrant", "Judge", "Lane", "Member", "contest"]
 
@@ -139,8 +143,10 @@ class Lane:
 
     def close(self, *, is_beaten: bool) -> None:
         """Close it. Its scope's end waits until its connection is closed."""
-        if self.state in ("running", "complete"):
-            self.state = "lost" if is_beaten else "cancelled"
+        if self.state == "complete" or (self.state == "running" and is_beaten):
+            self.state = "lost"
+        elif self.state == "running":
+            self.state = "cancelled"
         self.scope.cancel()
 
 
@@ -182,7 +188,8 @@ async def contest(
 
     The judge looks after every change; it may also name an error that ends the contest. `starts(n)` is how many seconds
     after the start member n begins at the latest; it begins at once where nobody else is running. Raises the winner's
-    own error if it fails later, and the first member's where all failed.
+    own error if it fails later, and the first member's where all failed; kind `no_quorum` where some answered, and the
+    judge wanted none of them.
     """
     begun_at = trio.current_time()
     state.lanes = [Lane(n, member, gathers=gathers, ring=state.ring) for n, member in enumerate(members)]
@@ -225,6 +232,9 @@ async def contest(
             for lane in state.lanes:
                 if lane is not winner and lane not in waiting:
                     await lane.over.wait()
+    except BaseExceptionGroup as group:
+        # Its lanes let out nothing but cancellations and interrupts: one of them stands for all.
+        raise _first_of(group) from None
     finally:
         _mark(call, state)
     if fault is not None:
@@ -234,7 +244,7 @@ async def contest(
     if isinstance(verdict, AiLibError):
         raise verdict
     if winner is None:
-        raise _failure(state, call)
+        raise _failure(state)
     if winner.error is not None:
         raise winner.error
     if winner.state != "complete":
@@ -257,8 +267,19 @@ def _mark(call: Call, state: Contest) -> None:
             call.notes.skipped += (Skipped(lane.ref, "not needed"),)
 
 
-def _failure(state: Contest, call: Call) -> AiLibError:
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """An exception of a nursery's group, of what is no cancellation where there is any."""
+    rest = group.split(trio.Cancelled)[1]
+    one: BaseException = group if rest is None else rest
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return one
+
+
+def _failure(state: Contest) -> AiLibError:
     """All failed: the first member's error, since it is the one that was wanted first. The attempts tell the rest."""
+    if any(lane.state == "lost" for lane in state.lanes):
+        return AdmissionError("no member's answer is one that was asked for", kind="no_quorum")
     for lane in state.lanes:
         if lane.error is not None:
             return lane.error

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from ..errors import CallerError
 from ..types.message import Base64Source, Block, RefusalBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
 from ..types.request import Request
 
@@ -36,26 +35,24 @@ def input_tokens(request: Request) -> int:
                 chars += more_chars
                 tokens += more_tokens
     if request.tools:
-        chars += len(_json(request.tools))
+        chars += _length(request.tools)
     if request.response_format is not None and request.response_format.schema is not None:
-        chars += len(_json(request.response_format.schema))
+        chars += _length(request.response_format.schema)
     return tokens + -(-chars // CHARS_PER_TOKEN)
 
 
-def _json(value: Any) -> bytes:
+def _length(value: Any) -> int:
     try:
-        return msgspec.json.encode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair, which the encoder of the request sends as an escape
-        return b""
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CallerError(f"expected values that JSON can carry: {error}", kind="bad_argument") from error
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # the encoder will say what is wrong with it
+        return 0
 
 
 def _of_block(block: Block) -> tuple[int, int]:
     if isinstance(block, TextBlock | ThinkingBlock | RefusalBlock):
         return len(block.text), 0
     if isinstance(block, ToolUseBlock):
-        return len(block.name) + len(block.arguments or _json(block.input)), PER_MESSAGE
+        return len(block.name) + (len(block.arguments) if block.arguments else _length(block.input)), PER_MESSAGE
     if isinstance(block, ToolResultBlock):
         if isinstance(block.content, str):
             return len(block.content), PER_MESSAGE

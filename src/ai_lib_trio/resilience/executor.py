@@ -10,12 +10,13 @@ provider's manifest, and that before the defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
-from ..errors import AiLibError, CallerError
+from ..errors import AiLibError, CallerError, need_number, need_word
 from ..protocol.manifest import Manifest
 from ..protocol.registry import ModelFacts
 from ..service import Call, Outlet, Service
@@ -90,16 +91,15 @@ class Resilience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-                raise CallerError(f"{name} is a number of at least {least}, got {value!r}", kind="bad_argument")
+            need_number(name, getattr(self, name), least=least, is_whole=name in _WHOLE)
         for name, words in _WORDS.items():
-            value = getattr(self, name)
-            if value is not None and value not in words:
-                raise CallerError(f"{name} is one of {', '.join(words)}, got {value!r}", kind="bad_argument")
+            need_word(name, getattr(self, name), words)
         for tenant, weight in (self.tenants or {}).items():
-            if not weight > 0:
+            if not 0 < weight < math.inf:
                 raise CallerError(f"the weight of {tenant!r} is above 0, got {weight!r}", kind="bad_argument")
+        for provider, own in (self.providers or {}).items():
+            if own.providers is not None:
+                raise CallerError(f"the settings for {provider} are for no other provider", kind="bad_argument")
 
     def over(self, other: Resilience) -> Resilience:
         """These settings, with what they leave open from the other."""
@@ -232,7 +232,8 @@ class ResilientExecutor:
         for entrant in entrants:
             steps = [self._step(model, terms) for model in entrant.models]
             # A chain, of one too: what came before the first output is dropped with an attempt that fails.
-            members.append(Member(entrant.ref, _as_it_is, falling_back(steps, on=terms.on, hooks=self._hooks)))
+            chain = falling_back(steps, on=terms.on, mid_stream=terms.mid_stream, hooks=self._hooks)
+            members.append(Member(entrant.ref, _as_it_is, chain))
         return members
 
     def _alone(self, terms: CallTerms) -> Service:
@@ -300,7 +301,7 @@ class ResilientExecutor:
 
     def _goes_on(self, call: Call) -> bool:
         target: Target = call.target
-        return target.ref in (self.settings.can_continue or ()) or _is_declared_to_go_on(target)
+        return target.ref in (self.settings.of(target.manifest.id).can_continue or ()) or _is_declared_to_go_on(target)
 
     def _admit(self, call: Call, target: Target) -> Call:
         """The call as it goes to this target. Raises why it may not."""
@@ -333,7 +334,9 @@ class ResilientExecutor:
             rules = _with(rules_of(manifest.retry), self.settings.of(manifest.id))
             known = self._rules[manifest.id] = manifest, rules
         rules = known[1]
-        return rules if terms.retry is _PLAIN.retry else _with(rules, terms.retry)
+        if terms.retry is _PLAIN.retry:
+            return rules
+        return _with(rules, terms.retry, keeps_hint=self.settings.of(manifest.id).max_hint_s is not None)
 
     def gate_rules(self, manifest: Manifest) -> GateRules:
         """What the gate of a provider's actor goes by."""
@@ -359,21 +362,23 @@ def _or(value: Any, usual: Any) -> Any:
     return usual if value is None else value
 
 
-def _with(rules: RetryRules, own: Resilience) -> RetryRules:
-    """The rules, changed by what the settings say."""
+def _with(rules: RetryRules, own: Resilience, *, keeps_hint: bool = False) -> RetryRules:
+    """The rules, changed by what the settings say. A longer `max_delay_s` makes `max_hint_s` as long, unless that was
+    set (`keeps_hint`)."""
     backoff = Backoff(
         own.strategy or rules.backoff.strategy,
         _or(own.min_delay_s, rules.backoff.min_delay_s),
         _or(own.max_delay_s, rules.backoff.max_delay_s),
         own.jitter or rules.backoff.jitter,
     )
+    max_hint_s = rules.max_hint_s if keeps_hint else max(rules.max_hint_s, backoff.max_delay_s)
     changed = msgspec.structs.replace(
         rules,
         backoff=backoff,
         max_attempts=_or(own.max_attempts, rules.max_attempts),
         silent=_or(own.silent_retries, rules.silent),
         partial=_or(own.partial, rules.partial),
-        max_hint_s=_or(own.max_hint_s, rules.max_hint_s),
+        max_hint_s=_or(own.max_hint_s, max_hint_s),
     )
     return msgspec.structs.replace(changed, max_attempts=1) if own.strategy == "none" else changed
 

@@ -114,6 +114,7 @@ class Splice:
         self._block_offset = 0
         self._call_offset = 0
         self._last_block = -1
+        self._begun = ""  # the text that targets before the present one delivered: what it was asked to go on from
         self.calls = 0  # delivered, whole
         self.candidates = 1
         self._trimmer: Trimmer | None = None
@@ -132,10 +133,12 @@ class Splice:
         self._calls.clear()
         self._block_offset = self._last_block + 1
         self._call_offset = self.calls
-        self._trimmer = Trimmer(self.text)
+        self._begun = self.text
+        self._trimmer = Trimmer(self._begun)
 
     def restart(self) -> None:
         """Everything delivered was voided."""
+        self._begun = ""
         self._text.clear()
         self._calls.clear()
         self._trimmer = None
@@ -155,10 +158,15 @@ class Splice:
         has_room = True
         for event in batch:
             if isinstance(event, Rerouted):  # the same target began again
+                begun = self._begun
                 if event.discard:
                     self.restart()
                 has_room = self._outlet.reroute(event)
                 out.clear()
+                if event.discard and begun:
+                    # It will go on from there again, for that is what it was asked: the beginning is the caller's too.
+                    self._add_text(PartialContentDelta(begun), out)
+                    self.onward()
                 continue
             self._add(event, out)
         return self._outlet.send_nowait(out) if out else has_room

@@ -66,7 +66,8 @@ def falling_back(
             try:
                 onward = await step.enter(call)
             except AiLibError as exc:
-                if exc.kind not in NOT_HERE:
+                # A target that is not set up is told before anything failed. Later it hides no failure, nor the next.
+                if exc.kind not in NOT_HERE and (failed is None or not isinstance(exc, CallerError)):
                     raise
                 call.notes.skipped += (Skipped(step.ref or getattr(call.target, "ref", ""), exc.message),)
                 refused = refused or exc

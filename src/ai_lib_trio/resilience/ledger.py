@@ -12,11 +12,12 @@ from collections.abc import Iterable
 import msgspec
 
 from ..protocol.registry import Pricing
+from ..types.request import Request
 from ..types.stats import Attempt, AttemptState, Billed
 from ..types.usage import Usage
 from .estimate import CHARS_PER_TOKEN
 
-__all__ = ["Account", "Total", "account", "cost_of", "output_so_far", "total_of"]
+__all__ = ["Account", "Total", "account", "cost_of", "most_of", "output_so_far", "total_of"]
 
 _ORDER: tuple[Billed, ...] = ("nothing", "reported", "estimated", "unknown")
 
@@ -98,7 +99,7 @@ def cost_of(usage: Usage, pricing: Pricing | None) -> float | None:
 
     cached = usage.cached_tokens or 0
     written = usage.cache_write_tokens or 0
-    plain = usage.input_tokens - cached - written
+    plain = max(usage.input_tokens - cached - written, 0)  # some count their parts beside the whole
     total = (
         plain * pricing.input_per_1m
         + cached * price(pricing.cached_input_per_1m)
@@ -106,6 +107,25 @@ def cost_of(usage: Usage, pricing: Pricing | None) -> float | None:
         + usage.output_tokens * pricing.output_per_1m
     )
     return total / 1_000_000
+
+
+def most_of(request: Request, tokens_in: int, tokens_out: int | None, pricing: Pricing | None) -> float | None:
+    """The most that a reply of so many tokens may cost; None where a count or price is unknown. What the request asks
+    to be kept in a cache may be charged as written to it, which some charge more for."""
+    cost = cost_of(Usage(input_tokens=tokens_in, output_tokens=tokens_out), pricing)
+    if cost is None or not _is_cached(request):
+        return cost
+    written = Usage(input_tokens=tokens_in, output_tokens=tokens_out, cache_write_tokens=tokens_in)
+    return max(cost, cost_of(written, pricing) or 0.0)
+
+
+def _is_cached(request: Request) -> bool:
+    return any(
+        getattr(block, "cache_control", None) is not None
+        for message in request.messages
+        if not isinstance(message.content, str)
+        for block in message.content
+    )
 
 
 def total_of(attempts: Iterable[Attempt]) -> Total:

@@ -1,8 +1,8 @@
 """Preflight: one look at a call before anything is sent. What would happen, and why.
 
-Imports `protocol`, `estimate`, types. Pure. The rule that must stay true: facts inform, they do not forbid; a call is
-refused only for what is declared absent, for what a registered model's provider declares nowhere, for a context that is
-far too long, for a cost cap, a deadline, and by the gate (DESIGN section 4).
+Imports `protocol`, `estimate`, `ledger`, types. Pure. The rule that must stay true: facts inform, they do not forbid; a
+call is refused only for what is declared absent, for what a registered model's provider declares nowhere, for a context
+that is far too long, for a cost cap, a deadline, and by the gate (DESIGN section 4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..types.admission import Forecast
 from ..types.message import AudioBlock, Block, DocumentBlock, ImageBlock, ToolResultBlock, VideoBlock
 from ..types.request import Request
 from .estimate import input_tokens, output_bound
+from .ledger import most_of
 
 __all__ = ["Check", "Gates", "Preflight", "look", "needs_of", "refusal_of"]
 
@@ -113,11 +114,7 @@ def look(
         checks.append(_context(used, request, facts, gates))
         checks.extend(_ranges(request, manifest))
     pricing = facts.pricing if facts is not None else None
-    cost: float | None = None
-    price_in = pricing.input_per_1m if pricing is not None else None
-    price_out = pricing.output_per_1m if pricing is not None else None
-    if bound is not None and price_in is not None and price_out is not None:
-        cost = (used * price_in + bound * price_out) / 1e6
+    cost = most_of(request, used, bound, pricing)
     if cost_cap is not None:
         checks.append(_cost(cost, spent, cost_cap))
     if time_left_s is not None:

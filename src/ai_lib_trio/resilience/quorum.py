@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import AdmissionError, AiLibError, CallerError
+from ..errors import AdmissionError, AiLibError, CallerError, need_number, need_plain
 from ..service import Call, Outlet, Service
 from ..types.response import ChatResponse
 
@@ -63,8 +63,10 @@ def agreeing(members: Sequence[Member], k: int, agree: Agree, state: Contest) ->
     """What `k` of the members agree on. Where none answers, the first member's error."""
     from .contest import contest  # `same_text` is looked at by everybody, a quorum is called for by few
 
-    if not isinstance(k, int) or not 1 <= k <= len(members):
-        raise CallerError(f"a quorum of {len(members)} is between 1 and {len(members)}, got {k!r}", kind="bad_argument")
+    need_number("k", k, least=1, is_whole=True)
+    need_plain("agree", agree)
+    if k > len(members):
+        raise CallerError(f"a quorum of {len(members)} is between 1 and {len(members)}, got {k}", kind="bad_argument")
 
     async def run(call: Call, outlet: Outlet) -> None:
         await contest(call, outlet, members, when_agreed(k, agree, len(members)), state=state, gathers=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from ..errors import need_plain, need_word
 from ..service import Call, Outlet, Service
 from ..types.response import ChatResponse
 from .contest import Contest, Judge, Lane, Member, contest
@@ -45,7 +46,10 @@ def _has_begun(lane: Lane) -> bool:
 
 
 def racing(members: Sequence[Member], until: Until, state: Contest) -> Service:
-    """The first of the members to satisfy `until`."""
+    """The first of the members to satisfy `until`. Raises `CallerError` where that is nothing of the kind."""
+    if not callable(until):
+        need_word("until", until, ("first_token", "first_complete"))
+    need_plain("until", until)
 
     async def run(call: Call, outlet: Outlet) -> None:
         await contest(call, outlet, members, first_by(until), state=state, gathers=until != "first_token")

@@ -1,7 +1,8 @@
 """Token buckets for requests and tokens, configured or learnt from replies.
 
 Imports `types.admission`. Pure: `now` is an argument. The rule that must stay true: what a bucket lets through in any
-stretch of time is at most its capacity plus its refill; what a reply told outweighs what we counted.
+stretch of time is at most its capacity plus its refill (and one look in ten minutes, where a reply told of none); what
+a reply told outweighs what we counted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..types.admission import LimitsSeen, LimitView, Window
 
 __all__ = ["Bucket", "LimitRules", "Limiter", "Mark"]
 
-MAX_PAUSE_S = 600.0  # a hint beyond it is not believed for longer: one reply cannot close a provider for a day
+MAX_PAUSE_S = 600.0  # what a reply says holds nobody for longer: one of them cannot close a provider for a day
 EPSILON = 1e-9  # sums of floats: a bucket that is full but for rounding is full
 
 
@@ -30,14 +31,18 @@ class Bucket:
 
     The level may be below zero: a reply cost more than was thought. `capacity` inf means that nobody said how much
     there is: then `level` is what is left until `resets_at`, and after that there is no limit until somebody tells one.
+
+    What was told is not believed for ever: when nobody has said anything for ten minutes, from `looks_at` on, one call
+    goes to see, whatever the level.
     """
 
-    __slots__ = ("_at", "_level", "capacity", "rate", "resets_at")
+    __slots__ = ("_at", "_level", "capacity", "looks_at", "rate", "resets_at")
 
     def __init__(self, capacity: float = math.inf, rate: float = 0.0, now: float = 0.0) -> None:
         self.capacity = capacity
         self.rate = rate
         self.resets_at: float | None = None
+        self.looks_at = math.inf
         self._level = capacity
         self._at = now
 
@@ -68,6 +73,8 @@ class Bucket:
         return self._more_at(amount - level, now, is_stepwise=amount <= self.capacity)
 
     def _more_at(self, missing: float, now: float, *, is_stepwise: bool = True) -> float:
+        if self.looks_at <= now:
+            return now
         by_refill = now + missing / self.rate if self.rate > 0.0 else math.inf
         if self.resets_at is not None and (is_stepwise or by_refill == math.inf):
             return min(by_refill, self.resets_at)
@@ -81,11 +88,16 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> None:
         """Take it, whether it is there or not."""
-        self._level = self.level(now) - amount
+        level = self.level(now)
+        if self.looks_at <= now and level < amount:
+            self.looks_at = now + MAX_PAUSE_S
+        self._level = level - amount
 
     def give_back(self, amount: float, now: float) -> None:
-        """What was taken and not used."""
-        self._level = min(self.capacity, self.level(now) + amount)
+        """What was taken and not used; less than nothing where more was used. One reply takes what ten minutes bring at
+        the most."""
+        level = min(self.capacity, self.level(now) + amount)
+        self._level = max(level, -MAX_PAUSE_S * self.rate) if self.rate > 0.0 else level
 
     def learn(self, window: Window, taken_since: float, now: float) -> None:
         """Believe a reply. `taken_since` is what was taken after the request that it answers."""
@@ -105,6 +117,7 @@ class Bucket:
             self.capacity = math.inf
             self.rate = 0.0
         self.resets_at = None if reset_s is None else now + reset_s
+        self.looks_at = now + MAX_PAUSE_S
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):

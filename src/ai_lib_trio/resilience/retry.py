@@ -117,7 +117,8 @@ def decide(
     if hint is not None:
         if hint > rules.max_hint_s:
             return Stop(f"asked to wait {hint:.0f} s")
-        pause = hint
+        if hint > 0.0:  # a date in the past asks for nothing: the attempts would follow one another without a pause
+            pause = hint
     if now + pause >= deadline:
         return Stop("the deadline comes first")
     return Wait(pause)

@@ -139,7 +139,9 @@ class ModelArray:
             if name not in self._draining and (candidate := look(name, endpoint)) is not None
         ]
         ranked = self._checked(self.strategy(open_ones, asked))
-        order = sorted(ranked, key=lambda one: not one.is_well)
+        # By what is so now: a strategy may give what it was given for another call.
+        is_well = {one.name: one.is_well for one in open_ones}
+        order = sorted((one for one in ranked if one.name in is_well), key=lambda one: not is_well[one.name])
         if not order:
             why = "all of them drain" if not open_ones else "none of them fits the request"
             raise AdmissionError(f"@{self.name} has no endpoint for this call: {why}", kind="no_endpoint")

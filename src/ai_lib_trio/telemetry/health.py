@@ -19,7 +19,7 @@ State = Literal["healthy", "degraded", "unhealthy", "unknown"]
 KEPT = 50  # attempts of a provider: enough for a share, few enough that an outage shows in the next moments
 ENOUGH = 5  # fewer attempts say nothing about a share
 SERVER_CODES = frozenset({"E3001", "E3002", "E3003"})
-OURS = frozenset({"breaker_open", "shed", "actor_lost", "provider_failed", "deadline"})
+OURS = frozenset({"breaker_open", "shed", "actor_lost", "provider_failed", "retry_budget", "deadline"})
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

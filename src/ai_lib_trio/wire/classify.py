@@ -56,14 +56,16 @@ def classify(
         line += f" ({_clean(said.code, secrets)})"
     veto = table.should_retry_header is not None and headers.get(table.should_retry_header, "").strip() == "false"
     name = _name_of(said, failed, rules, table)
+    request_id = request_id_of(headers, table) or _request_id_in(value, rules, table)
+    provider_code = said.code or said.type
     return ProviderError(
         line,
         code=code_of_name(name),
         retryable=False if veto else None,
         status=failed if failed is not None else status,
-        provider_code=said.code or said.type,
+        provider_code=None if provider_code is None else _mask(provider_code, secrets),
         provider_message=message or None,
-        request_id=request_id_of(headers, table) or _request_id_in(value, rules, table),
+        request_id=None if request_id is None else _mask(request_id, secrets),
         raw=_masked(body or _as_json(said.error), secrets),
         retry_after_s=retry_after(
             headers,
