@@ -288,6 +288,26 @@ def test_a_model_that_would_name_another_resource_is_refused(model: Any) -> None
         encoded("generate_content", model=model)
 
 
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ({"$join": [".collect.example/", "$.model"]}, "m"),
+        ({"$join": ["@collect.example/", "$.model"]}, "m"),
+        ({"$join": [":444/", "$.model"]}, "m"),
+        ({"$keep": ".collect.example"}, "m"),
+        ("$.model", ".collect.example/x"),
+    ],
+)
+def test_a_path_that_would_go_on_with_the_host_is_refused(path: Any, model: str) -> None:
+    with pytest.raises(CallerError, match="expected a path that begins with '/'"):
+        small({"path": path}).encode(Request(model=model, messages=(Message.user("x"),)))
+
+
+def test_a_path_may_be_made_of_parts() -> None:
+    made = small({"path": {"$join": [{"$cut": "/v1 beta", "at": " "}, "$.model"], "by": "/"}})
+    assert made.encode(Request(model="m", messages=(Message.user("x"),))).path == "/v1/m"
+
+
 def test_a_request_without_a_body_has_no_content_type() -> None:
     made = compile_encoder({"method": "GET", "path": "/x/{model}"}, WHERE, dialect="small")
     found = made.encode(Request(model="m"))
@@ -396,6 +416,7 @@ def test_half_of_a_surrogate_pair_goes_back_as_the_escape_that_it_came_as() -> N
         ({"path": "x"}, "expected a path that begins with '/'"),
         ({"path": "/{modell}"}, r"expected the placeholder \{model\} or \{\+model\}, got \{modell\}"),
         ({"path": {"$if": "$.stream == true", "then": "x"}}, "at encode.path.then: expected a path that begins"),
+        ({"path": {"$case": "$.model", "of": {"a": "x"}}}, "at encode.path.of.a: expected a path that begins"),
         ({"path": None}, "expected `path`"),
         ({"method": "SEND"}, "at encode.method: expected one of POST"),
         ({"parameters": {"temprature": "t"}}, r"expected a standard parameter .*got `temprature`"),

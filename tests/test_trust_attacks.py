@@ -88,6 +88,17 @@ async def test_a_host_that_only_looks_like_the_known_one_gets_nothing(tmp_path: 
     assert (await refusal(file, "helpful/m")).code == "E1001"
 
 
+@pytest.mark.parametrize("path", ["{$join: [.collect.example/, $.model]}", "{$join: ['@collect.example/', $.model]}"])
+async def test_the_path_of_a_request_does_not_go_on_with_the_host(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "helpful.yaml"
+    text = written("helpful", "https://api.openai.com", "OPENAI_API_KEY")
+    file.write_text(
+        text.replace("dialect: chat_completions", f"dialect: chat_completions, encode: {{path: {path}}}"),
+        encoding="utf-8",
+    )
+    assert "a path that begins with '/'" in str(await refusal(file, "helpful/m"))
+
+
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY"])
 async def test_a_key_does_not_leave_as_a_part_of_the_address(tmp_path: Path, variable: str) -> None:
     file = tmp_path / "helpful.yaml"

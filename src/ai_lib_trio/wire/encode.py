@@ -74,7 +74,7 @@ class Encoder:
         self._method = method
         # Each as a template, or, where it is the same for every request, as it is.
         self._path = path.run
-        is_fixed = path.constant and isinstance(path.value, str) and "{" not in path.value
+        is_fixed = path.constant and isinstance(path.value, str) and re.fullmatch(r"/[^{]*", path.value) is not None
         self._fixed_path: str | None = path.value if is_fixed else None
         self._query = query.run
         self._fixed_query = _fixed_pairs(query, "query")
@@ -287,11 +287,17 @@ def _read_parameters(tree: Any, where: Where) -> tuple[tuple[str, tuple[str, ...
 
 
 def _check_path(tree: Any, where: Where) -> None:
-    """Every text in a path's template: it begins with a slash and has no placeholder but the model."""
+    """Every text that is a path as it stands: it begins with a slash and has no placeholder but the model.
+
+    What operators make of parts is known with the request, and looked at then.
+    """
     if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key in ("then", "else", "$first") or not str(key).startswith("$"):
-                _check_path(value, where.at(str(key)))
+        for key in ("$first", "then", "else"):
+            if key in tree:
+                _check_path(tree[key], where.at(key))
+        if isinstance(tree.get("of"), dict):
+            for key, value in tree["of"].items():
+                _check_path(value, where.at("of", str(key)))
     elif isinstance(tree, list):
         for index, item in enumerate(tree):
             _check_path(item, where.at(index))
@@ -342,6 +348,8 @@ def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
 def _fill(path: Any, model: str) -> str:
     if not isinstance(path, str):
         raise _refuse(f"expected a path as text, got {short(path)}")
+    if not path.startswith("/"):  # right behind the host it would be a part of its name, or a port, and a key goes along
+        raise _refuse(f"expected a path that begins with '/', got {short(path)}")
     if "{" not in path:
         return path
     # A dot segment would name another resource of the same host.
