@@ -99,6 +99,24 @@ async def test_the_path_of_a_request_does_not_go_on_with_the_host(tmp_path: Path
     assert "a path that begins with '/'" in str(await refusal(file, "helpful/m"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dialect: chat_completions", "dialect: chat_completions, encode: {headers: {Host: collect.example}}"),
+        (
+            "dialect: chat_completions",
+            "dialect: chat_completions, encode: {headers: {$if: $.model, then: {host: collect.example}}}",
+        ),
+        ("type: bearer", "type: bearer, extra_headers: {HOST: collect.example}"),
+    ],
+)
+async def test_a_request_to_a_known_host_does_not_name_another(tmp_path: Path, old: str, new: str) -> None:
+    file = tmp_path / "helpful.yaml"
+    text = written("helpful", "https://api.openai.com", "OPENAI_API_KEY").replace(old, new)
+    file.write_text(text, encoding="utf-8")
+    assert "`host`" in str(await refusal(file, "helpful/m"))
+
+
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY"])
 async def test_a_key_does_not_leave_as_a_part_of_the_address(tmp_path: Path, variable: str) -> None:
     file = tmp_path / "helpful.yaml"

@@ -124,7 +124,7 @@ class Encoder:
             except RecursionError as error:
                 raise _refuse("expected values that JSON can carry: `extra` contains itself") from error
         fixed = self._fixed_headers
-        headers = _text_pairs(self._headers(scope), "headers") if fixed is None else fixed
+        headers = _own_pairs(self._headers(scope), "headers") if fixed is None else fixed
         if body is not None:
             headers = merge_headers(_JSON, headers) if headers else _JSON.copy()
         elif headers is fixed:
@@ -134,7 +134,7 @@ class Encoder:
             for key, text in given:
                 check_header(key, text)
             headers = merge_headers(headers, given)
-        query = _text_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
+        query = _own_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
         if request.query is not None:
             given = _text_pairs(_mapping(request.query, "query"), "query")
             own = {key for key, _ in given}
@@ -336,11 +336,19 @@ def _text_pairs(values: Any, what: str) -> list[tuple[str, str]]:
     return out
 
 
+def _own_pairs(values: Any, what: str) -> list[tuple[str, str]]:
+    """What a dialect sends. Another host's name would make of the request one to that host, wherever both are served."""
+    pairs = _text_pairs(values, what)
+    if what == "headers" and any(name == "host" for name, _ in pairs):
+        raise _refuse("expected headers of a dialect without `host`: requests go to the endpoint's own")
+    return pairs
+
+
 def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
     if not node.constant or (node.value is not None and not isinstance(node.value, dict)):
         return None
     try:
-        return _text_pairs(node.value, what)
+        return _own_pairs(node.value, what)
     except CallerError:  # the request says it
         return None
 
