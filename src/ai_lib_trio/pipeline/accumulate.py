@@ -661,7 +661,7 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     """
     try:
         found = msgspec.json.decode(data)
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         import json  # rare
 
         try:
@@ -690,8 +690,11 @@ def _as_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return mend(value)  # type: ignore[no-any-return]
-    return msgspec.json.encode(mend(value)).decode()
+        return _mended(value)
+    try:
+        return msgspec.json.encode(mend(value)).decode()
+    except RecursionError:
+        return None
 
 
 def _join(block: _Block, text: str) -> str:
@@ -700,19 +703,34 @@ def _join(block: _Block, text: str) -> str:
     block.held = ""
     if text and "\ud800" <= text[-1] <= "\udbff":
         block.held, text = text[-1], text[:-1]
-    return mend(text)  # type: ignore[no-any-return]
+    return _mended(text)
 
 
 def mend(value: Any) -> Any:
     """A JSON value whose texts can be encoded: lone halves of surrogate pairs become U+FFFD."""
     if value.__class__ is str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _mended(value)
+    if value.__class__ is not list and value.__class__ is not dict:
         return value
-    if value.__class__ is list:
-        return [mend(item) for item in value]
-    if value.__class__ is dict:
-        return {mend(key): mend(item) for key, item in value.items()}
-    return value
+    holder = [value]
+    waiting: list[Any] = [holder]  # and no recursion: readers of JSON go deeper than Python calls itself
+    while waiting:
+        into = waiting.pop()
+        for key, item in list(enumerate(into) if into.__class__ is list else into.items()):
+            if item.__class__ is str:
+                into[key] = _mended(item)
+            elif item.__class__ is list:
+                into[key] = copied = item.copy()
+                waiting.append(copied)
+            elif item.__class__ is dict:
+                into[key] = named = {_mended(name): part for name, part in item.items()}
+                waiting.append(named)
+    return holder[0]
+
+
+def _mended(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
