@@ -72,6 +72,9 @@ def test_a_filter_finds_what_it_says() -> None:
         ("$x#.a", 4, "end of the path"),
         ("$.a#", 4, "end of the path"),
         ("$.a[?(@.x==)]", 1, "jsonpath-ng"),
+        ("$.a[" + "1" * 5000 + "]", 5, "an index"),
+        ("$." + "1" * 5000, 3, "an index"),
+        ("$" + ".a" * 65, 1, "at most 64 steps"),
     ],
 )
 def test_a_mistake_is_refused_with_its_place_and_column(text: str, column: int, expected: str) -> None:

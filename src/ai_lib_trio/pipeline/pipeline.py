@@ -161,13 +161,15 @@ class DecodeProgram:
         found = self._compiled.get((whole, backend))
         if found is None:
             rules = self.whole if whole else self.frames
-            if backend != "view":
+            if backend == "view":
+                try:
+                    # The caller of a whole body wants all of it beside the events: one decode gives both.
+                    decode = msgspec.json.decode if whole else decoder_of(rules.root).decode
+                    found = Compiled(print_rules(rules.rules, rules.used), decode)
+                except (SyntaxError, RecursionError, MemoryError):  # over a bound of Python's on source; or a view's
+                    pass
+            if found is None:
                 found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
-            elif whole:  # its caller wants all of it beside the events: one decode gives both
-                found = Compiled(print_rules(rules.rules, rules.used), msgspec.json.decode)
-            else:
-                decoder = decoder_of(rules.root)
-                found = Compiled(print_rules(rules.rules, rules.used), decoder.decode)
             self._compiled[whole, backend] = found
         return found
 

@@ -77,7 +77,8 @@ class Path(msgspec.Struct, frozen=True):
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _KEY = re.compile(r"[A-Za-z_][\w-]*")
-_DIGITS = re.compile(r"\d+", re.ASCII)
+_DIGITS = re.compile(r"\d{1,9}(?!\d)", re.ASCII)
+MAX_STEPS = 64  # as deep as a manifest itself may be; readers go down step by step
 
 
 def is_path(value: object) -> bool:
@@ -136,6 +137,8 @@ def read_path(text: str, at: int, where: Where, *, relative: str | None = None) 
             raise refuse(where, text, at, "expected '#' right after a bound name")
         else:
             break
+        if len(steps) == MAX_STEPS:
+            raise refuse(where, text, start, f"expected a path of at most {MAX_STEPS} steps")
         steps.append(step)
     return Path(root, tuple(steps)), at
 

@@ -337,7 +337,7 @@ def _text_pairs(values: Any, what: str) -> list[tuple[str, str]]:
 
 
 def _own_pairs(values: Any, what: str) -> list[tuple[str, str]]:
-    """What a dialect sends. Another host's name would make of the request one to that host, wherever both are served."""
+    """What a dialect sends. The name of another host would lead the request there, where one server has both."""
     pairs = _text_pairs(values, what)
     if what == "headers" and any(name == "host" for name, _ in pairs):
         raise _refuse("expected headers of a dialect without `host`: requests go to the endpoint's own")
@@ -356,7 +356,9 @@ def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
 def _fill(path: Any, model: str) -> str:
     if not isinstance(path, str):
         raise _refuse(f"expected a path as text, got {short(path)}")
-    if not path.startswith("/"):  # right behind the host it would be a part of its name, or a port, and a key goes along
+    if not path.startswith(
+        "/"
+    ):  # behind the host it would be a part of its name, and a key goes along
         raise _refuse(f"expected a path that begins with '/', got {short(path)}")
     if "{" not in path:
         return path
