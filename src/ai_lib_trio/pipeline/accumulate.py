@@ -129,6 +129,7 @@ class Accumulator:
         self._is_counted = False
         self._usage_raw: Any = None
         self._ids: dict[str, None] = {}  # of calls, given and made
+        self._next_id = 0  # where to look for one that is free
 
     def frame(self) -> Any:
         """The frame that is read now, whole, for the few rules that want it so."""
@@ -330,11 +331,10 @@ class Accumulator:
     def _made_id(self) -> str:
         """An id for a call that the wire gave none: the same for the same reply, and not the same in the next one."""
         stem = "call_" if self.response_id is None else f"call_{zlib.crc32(self.response_id.encode()):08x}_"
-        number = 0
-        while f"{stem}{number}" in self._ids:
-            number += 1
-        self._ids[f"{stem}{number}"] = None
-        return f"{stem}{number}"
+        while (made := f"{stem}{self._next_id}") in self._ids:
+            self._next_id += 1
+        self._ids[made] = None
+        return made
 
     def _arguments(self, block: _Open, text: str) -> None:
         if not block.has_parts:
