@@ -23,6 +23,7 @@ from ..types.events import StreamError
 __all__ = ["classify", "parse_pause", "pause_in", "request_id_of", "retry_after"]
 
 MAX_MESSAGE_CHARS = 500  # of a provider's message: it stands in one line of a log
+MAX_SEARCHED_BYTES = 4 * 1024  # of a body, by a manifest's pattern: it may begin at every character and go to the end
 MAX_PAUSE_S = 31 * 86_400  # monthly quotas reset within it; more is no pause that anybody meant
 
 _NO_RULES = ErrorRules()
@@ -226,7 +227,7 @@ def retry_after(
             if pause is not None:
                 return pause
     if rules.retry_after_pattern is not None:
-        found = _pattern(rules.retry_after_pattern).search(body[:MAX_RAW_BYTES].decode("utf-8", "replace"))
+        found = _pattern(rules.retry_after_pattern).search(body[:MAX_SEARCHED_BYTES].decode("utf-8", "replace"))
         if found is not None:
             pause = parse_pause(found.group(1) or "", now_wall=since, unit=rules.retry_after_unit)
             if pause is not None:

@@ -356,9 +356,7 @@ def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
 def _fill(path: Any, model: str) -> str:
     if not isinstance(path, str):
         raise _refuse(f"expected a path as text, got {short(path)}")
-    if not path.startswith(
-        "/"
-    ):  # behind the host it would be a part of its name, and a key goes along
+    if not path.startswith("/"):  # behind the host it would be a part of its name, and a key goes along
         raise _refuse(f"expected a path that begins with '/', got {short(path)}")
     if "{" not in path:
         return path
