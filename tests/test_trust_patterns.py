@@ -101,4 +101,4 @@ def test_of_a_body_a_pattern_sees_no_more_than_it_can_search_at_once() -> None:
     begun = time.process_time()
     assert retry_after({}, body, RateLimits(), rules, 0.0) is None
     assert time.process_time() - begun < 2
-    assert retry_after({}, b"x" * 2_000 + b" 7 seconds" + body, RateLimits(), rules, 0.0) == 7
+    assert retry_after({}, b"x" * 4_000 + b" 7 seconds" + body, RateLimits(), rules, 0.0) == 7

@@ -225,14 +225,7 @@ def _chain(slot: int, steps: list[_Step]) -> Getter:
 
 def _query(query: str, slot: int) -> Getter:
     search = compile_query(query)
-
-    def get(slots: list[Any]) -> list[Any]:
-        try:
-            return search(slots[slot])
-        except (TypeError, ValueError, AttributeError, KeyError, IndexError):
-            return []  # a filter over values of a shape that jsonpath-ng cannot compare: nothing is found
-
-    return get
+    return lambda slots: search(slots[slot])
 
 
 def _any_element(before: Getter, after: Getter, nested: bool) -> Getter:

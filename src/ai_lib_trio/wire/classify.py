@@ -23,7 +23,7 @@ from ..types.events import StreamError
 __all__ = ["classify", "parse_pause", "pause_in", "request_id_of", "retry_after"]
 
 MAX_MESSAGE_CHARS = 500  # of a provider's message: it stands in one line of a log
-MAX_SEARCHED_BYTES = 4 * 1024  # of a body, by a manifest's pattern: it may begin at every character and go to the end
+MAX_SEARCHED_BYTES = 8 * 1024  # of a body, by a manifest's pattern: it may begin at every character and go to the end
 MAX_PAUSE_S = 31 * 86_400  # monthly quotas reset within it; more is no pause that anybody meant
 
 _NO_RULES = ErrorRules()
