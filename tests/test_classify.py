@@ -202,9 +202,19 @@ def test_a_secret_that_the_provider_repeats_is_masked_everywhere() -> None:
     error = classified(
         said(f"Incorrect key: {secret}", secret), 401, body=f'{{"error": "{secret}"}}'.encode(), secrets=(secret, "")
     )
-    for shown in (str(error), repr(error), error.provider_message or "", error.raw.decode()):
+    for shown in (str(error), repr(error), error.provider_message or "", error.raw.decode(), error.provider_code or ""):
         assert secret not in shown
     assert "<redacted>" in error.message
+    assert error.provider_code == "<redacted>"
+    for headers, body in (({"x-request-id": secret}, b""), ({}, f'{{"request_id": "{secret}"}}'.encode())):
+        error = classified(said("no"), 401, headers=headers, body=body, secrets=(secret,))
+        assert error.request_id == "<redacted>"
+
+
+def test_a_code_without_end_is_cut() -> None:
+    error = classified(said("no", "x" * 5_000_000), 400)
+    assert error.provider_code is not None
+    assert len(error.provider_code) == 500
 
 
 # ---- how long to wait ----

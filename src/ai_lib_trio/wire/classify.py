@@ -62,9 +62,9 @@ def classify(
         code=code_of_name(name),
         retryable=False if veto else None,
         status=failed if failed is not None else status,
-        provider_code=said.code or said.type,
+        provider_code=_clean(said.code or said.type, secrets) or None,
         provider_message=message or None,
-        request_id=request_id_of(headers, table) or _request_id_in(value, rules, table),
+        request_id=_clean(request_id_of(headers, table) or _request_id_in(value, rules, table), secrets) or None,
         raw=_masked(body or _as_json(said.error), secrets),
         retry_after_s=retry_after(
             headers,
