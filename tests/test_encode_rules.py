@@ -236,6 +236,23 @@ def test_headers_that_cannot_stand_on_the_wire_are_refused(headers: Any) -> None
     assert caught.value.kind == "bad_argument"
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_no_text_of_a_header_or_query(number: float) -> None:
+    for part in ("headers", "query"):
+        with pytest.raises(CallerError, match=f"expected a finite number for 'a' in {part}, got "):
+            encoded("messages", **{part: {"a": number}})
+    assert encoded("messages", query={"a": 1.5, "b": True, "c": 10**30}).query == [
+        ("a", "1.5"), ("b", "true"), ("c", "1" + "0" * 30),
+    ]  # fmt: skip
+
+
+def test_half_of_a_surrogate_pair_has_no_place_in_a_query() -> None:
+    for query in ({"a": "\ud83d"}, {"\ud83d": "a"}):
+        with pytest.raises(CallerError, match="half of a surrogate pair"):
+            encoded("messages", query=query)
+    assert encoded("messages", query={"ä": "日本"}).query == [("ä", "日本")]
+
+
 def test_constant_headers_and_query_are_each_requests_own() -> None:
     tree = {"path": "/x", "headers": {"X-Version": 2}, "query": {"v": "1"}, "body": {"model": "$.model"}}
     made = compile_encoder(tree, WHERE, dialect="small")

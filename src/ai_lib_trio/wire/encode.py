@@ -137,6 +137,8 @@ class Encoder:
         query = _own_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
         if request.query is not None:
             given = _text_pairs(_mapping(request.query, "query"), "query")
+            if not all(text.isascii() or _is_whole(text) for pair in given for text in pair):
+                raise _refuse("expected whole characters in query, got half of a surrogate pair")
             own = {key for key, _ in given}
             query = [pair for pair in query if pair[0] not in own] + given
         data = b"" if body is None else _json_bytes(body, warnings)
@@ -316,6 +318,14 @@ def _is_unset(name: str, value: Any) -> bool:
     return value is None or value == () or value == [] or (name == "stream" and value is False)
 
 
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _refuse(f"expected {name} as a mapping, got {short(value)}")
@@ -331,6 +341,8 @@ def _text_pairs(values: Any, what: str) -> list[tuple[str, str]]:
             continue
         if not isinstance(key, str) or not isinstance(value, str | int | float):
             raise _refuse(f"expected texts in {what}, got {short(key)} with {short(value)}")
+        if isinstance(value, float) and not math.isfinite(value):  # it would be written as null
+            raise _refuse(f"expected a finite number for {short(key)} in {what}, got {value}")
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         out.append((key.lower() if what == "headers" else key, text))
     return out
