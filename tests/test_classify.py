@@ -379,6 +379,20 @@ def test_every_bundled_manifests_own_rules_name_standard_errors() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("internalServerException", "E3001"),
+        ("modelStreamErrorException", "E3001"),
+        ("serviceUnavailableException", "E3002"),
+        ("throttlingException", "E2001"),
+        ("modelTimeoutException", "E3003"),
+    ],
+)
+def test_an_exception_of_a_binary_stream_is_classified_by_its_name(name: str, code: str) -> None:
+    assert classified(said("x", name), 200, rules=catalog().provider("bedrock").errors).code == code
+
+
+@pytest.mark.parametrize(
     ("reset", "seconds"),
     [
         ("30", 30.0),
