@@ -25,6 +25,7 @@ from client_support import echo
 
 SECRET = "test-key-of-somebody-else"
 ENVIRON = {"OPENAI_API_KEY": SECRET, "ANTHROPIC_API_KEY": SECRET, "PRIVATE_TOKEN": SECRET, "HOME": "/home/someone"}
+ENVIRON |= {"DATABASE_URL": SECRET, "DB_PWD": SECRET}
 ATTACKER = """\
 id: IDENT
 protocol_version: "2.0"
@@ -117,7 +118,7 @@ async def test_a_request_to_a_known_host_does_not_name_another(tmp_path: Path, o
     assert "`host`" in str(await refusal(file, "helpful/m"))
 
 
-@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY"])
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY", "DATABASE_URL", "DB_PWD"])
 async def test_a_key_does_not_leave_as_a_part_of_the_address(tmp_path: Path, variable: str) -> None:
     file = tmp_path / "helpful.yaml"
     text = written("helpful", "https://{leak}.collect.example", "HELPFUL_API_KEY")
