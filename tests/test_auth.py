@@ -42,10 +42,13 @@ def test_no_key_is_an_error_that_names_where_it_was_looked_for(secret: str | Non
     assert caught.value.code == "E1002"
 
 
-@pytest.mark.parametrize("secret", [f"{SECRET}\r\nx: y", f"{SECRET}\x00", f"{SECRET}é", f"{SECRET}…"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
+@pytest.mark.parametrize(
+    "auth", [Auth(type="bearer", header="Authorization"), Auth(type="query", param_name="key")], ids=["bearer", "query"]
+)
+@pytest.mark.parametrize("tail", ["\r\nx: y", "\x00", "é", "…", "\udcff"])
+def test_a_key_that_no_request_can_carry_is_refused_without_being_shown(tail: str, auth: Auth) -> None:
     with pytest.raises(CredentialError) as caught:
-        attach(Auth(type="bearer", header="Authorization"), secret)
+        attach(auth, SECRET + tail)
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value)
 

@@ -207,9 +207,19 @@ def test_a_secret_that_the_provider_repeats_is_masked_everywhere() -> None:
         secrets=(secret, ""),
     )
     assert (error.provider_code, error.request_id) == ("<redacted>", "of <redacted>")
-    for shown in (str(error), repr(error), error.provider_message or "", error.raw.decode()):
+    for shown in (str(error), repr(error), error.provider_message or "", error.raw.decode(), error.provider_code or ""):
         assert secret not in shown
     assert "<redacted>" in error.message
+    assert error.provider_code == "<redacted>"
+    for headers, body in (({"x-request-id": secret}, b""), ({}, f'{{"request_id": "{secret}"}}'.encode())):
+        error = classified(said("no"), 401, headers=headers, body=body, secrets=(secret,))
+        assert error.request_id == "<redacted>"
+
+
+def test_a_code_without_end_is_cut() -> None:
+    error = classified(said("no", "x" * 5_000_000), 400)
+    assert error.provider_code is not None
+    assert len(error.provider_code) == 500
 
 
 # ---- how long to wait ----
@@ -371,6 +381,20 @@ def test_every_bundled_manifests_own_rules_name_standard_errors() -> None:
         rules = catalog().provider(provider).errors
         for status in rules.by_http_status:
             assert classified(said("x"), status, rules=rules).code in CODES
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("internalServerException", "E3001"),
+        ("modelStreamErrorException", "E3001"),
+        ("serviceUnavailableException", "E3002"),
+        ("throttlingException", "E2001"),
+        ("modelTimeoutException", "E3003"),
+    ],
+)
+def test_an_exception_of_a_binary_stream_is_classified_by_its_name(name: str, code: str) -> None:
+    assert classified(said("x", name), 200, rules=catalog().provider("bedrock").errors).code == code
 
 
 @pytest.mark.parametrize(

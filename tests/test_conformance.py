@@ -395,6 +395,11 @@ def test_contracts_are_tried_and_not_believed(tmp_path: Path) -> None:
     }
     suite = write(tmp_path / "suite", case("protocol_loading", given, {"valid": True, "errors": []}))
     assert statuses(run_suite(suite)) == [("passed", ())]
+    pointer.write_text("contract_path: v2/contracts/another.contract.yaml\n")
+    ((status, said),) = statuses(run_suite(suite))
+    assert status == "failed"
+    assert "points at the contract" in " ".join(said)
+    pointer.write_text(f"contract_path: v2/contracts/{source.name}\n")
     claims = [
         (
             "base64_field: source.data\n      mime",

@@ -236,6 +236,23 @@ def test_headers_that_cannot_stand_on_the_wire_are_refused(headers: Any) -> None
     assert caught.value.kind == "bad_argument"
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_no_text_of_a_header_or_query(number: float) -> None:
+    for part in ("headers", "query"):
+        with pytest.raises(CallerError, match=f"expected a finite number for 'a' in {part}, got "):
+            encoded("messages", **{part: {"a": number}})
+    assert encoded("messages", query={"a": 1.5, "b": True, "c": 10**30}).query == [
+        ("a", "1.5"), ("b", "true"), ("c", "1" + "0" * 30),
+    ]  # fmt: skip
+
+
+def test_half_of_a_surrogate_pair_has_no_place_in_a_query() -> None:
+    for query in ({"a": "\ud83d"}, {"\ud83d": "a"}):
+        with pytest.raises(CallerError, match="half of a surrogate pair"):
+            encoded("messages", query=query)
+    assert encoded("messages", query={"ä": "日本"}).query == [("ä", "日本")]
+
+
 def test_constant_headers_and_query_are_each_requests_own() -> None:
     tree = {"path": "/x", "headers": {"X-Version": 2}, "query": {"v": "1"}, "body": {"model": "$.model"}}
     made = compile_encoder(tree, WHERE, dialect="small")
@@ -286,6 +303,26 @@ def test_a_plus_keeps_the_slashes_of_a_model() -> None:
 def test_a_model_that_would_name_another_resource_is_refused(model: Any) -> None:
     with pytest.raises(CallerError, match="expected a model id"):
         encoded("generate_content", model=model)
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ({"$join": [".collect.example/", "$.model"]}, "m"),
+        ({"$join": ["@collect.example/", "$.model"]}, "m"),
+        ({"$join": [":444/", "$.model"]}, "m"),
+        ({"$keep": ".collect.example"}, "m"),
+        ("$.model", ".collect.example/x"),
+    ],
+)
+def test_a_path_that_would_go_on_with_the_host_is_refused(path: Any, model: str) -> None:
+    with pytest.raises(CallerError, match="expected a path that begins with '/'"):
+        small({"path": path}).encode(Request(model=model, messages=(Message.user("x"),)))
+
+
+def test_a_path_may_be_made_of_parts() -> None:
+    made = small({"path": {"$join": [{"$cut": "/v1 beta", "at": " "}, "$.model"], "by": "/"}})
+    assert made.encode(Request(model="m", messages=(Message.user("x"),))).path == "/v1/m"
 
 
 def test_a_request_without_a_body_has_no_content_type() -> None:
@@ -396,6 +433,7 @@ def test_half_of_a_surrogate_pair_goes_back_as_the_escape_that_it_came_as() -> N
         ({"path": "x"}, "expected a path that begins with '/'"),
         ({"path": "/{modell}"}, r"expected the placeholder \{model\} or \{\+model\}, got \{modell\}"),
         ({"path": {"$if": "$.stream == true", "then": "x"}}, "at encode.path.then: expected a path that begins"),
+        ({"path": {"$case": "$.model", "of": {"a": "x"}}}, "at encode.path.of.a: expected a path that begins"),
         ({"path": None}, "expected `path`"),
         ({"method": "SEND"}, "at encode.method: expected one of POST"),
         ({"parameters": {"temprature": "t"}}, r"expected a standard parameter .*got `temprature`"),

@@ -292,6 +292,19 @@ def test_a_transfer_coding_of_the_callers_own_is_refused() -> None:
         head_of("POST", endpoint_of("http://a/"), [("Transfer-Encoding", "chunked")])
 
 
+def test_a_host_that_two_rules_read_as_two_hosts_is_refused() -> None:
+    assert endpoint_of("https://bücher.example/").host == "xn--bcher-kva.example"
+    for url in ("https://faß.example/", "https://ａｐｉ.example/", "https://a。example/"):
+        with pytest.raises(CallerError, match="in more than one way"):
+            endpoint_of(url)
+
+
+def test_half_of_a_surrogate_pair_in_a_url_is_the_callers_error() -> None:
+    for url in ("https://a.example/\ud83d", "https://a.example/?a=\ud83d", "https://\ud83d.example/"):
+        with pytest.raises(CallerError, match="cannot be sent"):
+            endpoint_of(url)
+
+
 def test_line_ends_in_a_url_do_not_reach_the_wire() -> None:
     head = head_of("POST", endpoint_of("http://a/x\r\nx-more: y"), [])
     assert b"x-more" not in head.split(b"\r\n")[1]

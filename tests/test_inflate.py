@@ -85,6 +85,18 @@ def test_members_that_follow_one_another_are_one_body(coding: str, pack: Callabl
     assert b"".join(inflated(coding, [whole[:at], whole[at:]])) == first + second
 
 
+@pytest.mark.parametrize("pack", [zlib.compress, raw_deflate])
+def test_what_stands_behind_the_end_of_a_body_is_not_gathered(pack: Callable[[bytes], bytes]) -> None:
+    inflater = Inflater("deflate")
+    inflater.feed(pack(b"all of it"))
+    assert inflater.step() == b"all of it"
+    for _ in range(100):
+        inflater.feed(b"x" * 1_000)
+        assert inflater.step() == b""
+        assert not inflater.has_input
+    assert len(inflater._engine.whole.unused_data) <= 1_000
+
+
 @every_coding
 def test_a_broken_body_is_said_to_be(coding: str, pack: Callable[[bytes], bytes]) -> None:
     packed = bytearray(pack(random.Random(4).randbytes(1000)))

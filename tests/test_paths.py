@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ai_lib_trio.errors import ManifestError
 from ai_lib_trio.protocol.paths import (
     WILD,
     Path,
+    compile_query,
     compile_steps,
     is_path,
     parse_path,
@@ -53,6 +55,20 @@ def test_what_the_grammar_cannot_say_is_left_to_jsonpath_ng(text: str) -> None:
     assert path.is_wild
 
 
+def test_quoted_texts_of_a_filter_may_hold_what_paths_may_not() -> None:
+    path = parse_path("$.a[?(@.b == '=~ .. ..')].c", WHERE)
+    assert compile_query(path.query)({"a": [{"b": "=~ .. ..", "c": 1}]}) == [1]
+
+
+@pytest.mark.parametrize("query", ["$.a[?(@.b > 1)].c", "$.a[?(@.b & @.c)]"])
+def test_a_filter_over_values_that_it_cannot_compare_finds_nothing_and_does_not_raise(query: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # jsonpath-ng would rather have `&&`
+        path = parse_path(query, WHERE)
+        for value in ([{"b": None}, {"b": "x"}, 5], {"b": {}}, "x", None):
+            assert scope_getter(path)({"": {"a": value}}) == []
+
+
 def test_a_filter_finds_what_it_says() -> None:
     path = parse_path("$.content[?(@.type=='text')].text", WHERE)
     frame = {"content": [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]}
@@ -72,6 +88,13 @@ def test_a_filter_finds_what_it_says() -> None:
         ("$x#.a", 4, "end of the path"),
         ("$.a#", 4, "end of the path"),
         ("$.a[?(@.x==)]", 1, "jsonpath-ng"),
+        ("$.a[" + "1" * 5000 + "]", 5, "an index"),
+        ("$." + "1" * 5000, 3, "an index"),
+        ("$" + ".a" * 65, 1, "at most 64 steps"),
+        ("$..a..b", 1, "`..` once"),
+        ("$.a[?(@..x[?(@..y)])]", 1, "`..` once"),
+        ("$.a[?(@.x =~ '(a+)+$')].b", 1, "without a pattern"),
+        ("$.a[?" + "(" * 500 + "@.b" + ")" * 500 + "]", 1, "at most 200 characters"),
     ],
 )
 def test_a_mistake_is_refused_with_its_place_and_column(text: str, column: int, expected: str) -> None:

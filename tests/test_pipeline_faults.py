@@ -171,10 +171,47 @@ def test_a_frame_nested_without_end_is_unreadable() -> None:
     assert fault(run(program(CHAT).open(), data)).kind == "unreadable_frame"
 
 
+# Readers of JSON go deeper than Python calls itself, and how deep is another number in each version of it.
+DEPTHS = [300, 700, 900, 960, 980, 1_000, 1_500, 3_000, 9_000, 40_000]
+
+
+def deep(depth: int, **more: Any) -> bytes:
+    """An object with a list of lists in it, made as text: the standard library writes none as deep."""
+    return json.dumps({**more, "deep": 0}).encode().replace(b'"deep": 0', b'"deep": ' + b"[" * depth + b"]" * depth)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_an_error_as_deep_as_it_likes_is_told_and_never_raised(depth: int) -> None:
+    body = b'{"error": ' + deep(depth, message="no", code="bad") + b"}"
+    for data, kind in ((b"data: " + body + b"\n\n", "text/event-stream"), (body, "application/json")):
+        found = fault(run(program(CHAT).open(content_type=kind), data))
+        assert (found.kind, found.message) == ("provider", "no") or found.kind == "unreadable_frame"
+    assert program(CHAT).read_error(400, {}, body).status == 400
+    nameless = b'{"error": {"message": ' + deep(depth) + b"}}"
+    assert fault(run(program(CHAT).open(), b"data: " + nameless + b"\n\n")).kind in ("provider", "unreadable_frame")
+    assert program(CHAT).read_error(400, {}, nameless).status == 400
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_value_as_deep_as_it_likes_is_passed_on_or_told(depth: int) -> None:
+    odd = b'"odd": "\\ud83d", '
+    call = b'"message": {"tool_calls": [{"id": "a", "function": {"name": "n", "arguments": ' + deep(depth) + b"}}]}}]}"
+    block = b'"type": "content_block_start", "index": 0, "content_block": ' + deep(depth, type="new", data="x") + b"}"
+    usage = b'"type": "message_delta", "delta": {}, "usage": ' + deep(depth, output_tokens=1) + b"}"
+    for more in (b"", odd):
+        for dialect, frame in (
+            (CHAT, b"{" + more + b'"choices": [{"finish_reason": "stop", ' + call),
+            ("messages", b"{" + more + block),
+            ("messages", b"{" + more + usage),
+        ):
+            events = run(program(dialect).open(), b"data: " + frame + b"\n\n")
+            assert isinstance(events[-1], StreamEnd) or fault(events).kind in ("truncated", "unreadable_frame")
+
+
 def test_numbers_over_every_bound_are_read_or_told() -> None:
     data = b'data: {"n": ' + b"9" * 10_000 + b', "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n'
     events = run(program(CHAT).open(), data)
-    assert isinstance(events[-1], StreamEnd) or fault(events).kind == "unreadable_frame"
+    assert isinstance(events[-1], StreamEnd) or "a number of too many digits" in fault(events).message
 
 
 def test_a_frame_over_the_bound_is_told_after_what_came_before() -> None:

@@ -226,6 +226,7 @@ def test_binary_messages_are_frames_under_the_name_of_their_event() -> None:
         binary(b'{"a":1}', EVENT, header(b":event-type", b"chunk"), odd)
         + binary(b"", EVENT, header(b":event-type", b"initial-response"))
         + binary(b'{"m":1}', header(b":message-type", b"exception"), header(b":exception-type", b"throttled"))
+        + binary(b"", header(b":message-type", b"exception"), header(b":exception-type", b"overloaded"))
         + binary(
             b"", header(b":message-type", b"error"), header(b":error-code", b"E"), header(b":error-message", b"no")
         )
@@ -233,6 +234,7 @@ def test_binary_messages_are_frames_under_the_name_of_their_event() -> None:
     assert frames_of(EventStream, data) == [
         ("chunk", b'{"a":1}'),
         ("throttled", b'{"m":1}'),
+        ("overloaded", b"{}"),
         ("E", b'{"message": "no"}'),
     ]
 

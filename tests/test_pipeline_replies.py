@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
+from ai_lib_trio.pipeline import compile_decoder
+from ai_lib_trio.protocol.loader import Catalog
 from ai_lib_trio.types.events import (
     Citation,
     FinalCandidate,
@@ -441,12 +444,29 @@ def test_a_binary_stream_tells_blocks_usage_and_exceptions() -> None:
     last = run(program("converse").open(**open_it), start + broken)[-1]
     assert isinstance(last, StreamError)
     assert (last.code, last.message) == ("throttlingException", "slow")
+    for payload in (b'{"message":"odd"}', b'{"Message":"odd"}'):  # an exception that nobody has heard of yet
+        last = run(program("converse").open(**open_it), start + said(b"newException", payload, b":exception-type"))[-1]
+        assert isinstance(last, StreamError)
+        assert (last.kind, last.code, last.message) == ("provider", "newException", "odd")
     cut = run(program("converse").open(**open_it), (start + call + end)[:-3])[-1]
     assert isinstance(cut, StreamError)
     assert cut.kind == "truncated"
     said_by_header = {"x-amzn-errortype": "ValidationException:http://internal.example/"}
     error = program("converse").read_error(400, said_by_header, b'{"message":"bad"}')
     assert (error.code, error.message) == ("ValidationException", "bad")
+
+
+def test_an_exception_around_wrapped_frames_is_told_whatever_its_name() -> None:
+    family = Catalog.open().provider("bedrock").family("invoke")
+    found = compile_decoder(family.decode, family.where.at("decode"))
+    start = b'{"type":"message_start","message":{"id":"m","model":"x","usage":{"input_tokens":1}}}'
+    data = binary(b'{"bytes":"%s"}' % base64.b64encode(start), EVENT, header(b":event-type", b"chunk"))
+    data += binary(b'{"message":"odd"}', header(b":message-type", b"exception"), header(b":exception-type", b"newOne"))
+    events = run(found.open(content_type="application/vnd.amazon.eventstream"), data)
+    assert isinstance(events[0], Metadata)
+    last = events[-1]
+    assert isinstance(last, StreamError)
+    assert (last.kind, last.code, last.message) == ("provider", "newOne", "odd")
 
 
 def test_calls_that_stream_as_objects_and_come_whole_as_lists_are_the_same() -> None:

@@ -418,6 +418,60 @@ def test_rules_may_nest_as_deep_as_is_allowed() -> None:
     assert len(pipeline.feed(b"data: " + json.dumps(frame).encode() + b"\n\n")) == 2048
 
 
+def test_rules_that_multiply_are_refused() -> None:
+    define: dict[str, Any] = {"d0": {"emit": "Complete"}}
+    for level in range(1, 10):
+        define[f"d{level}"] = {"rules": {name: {"use": f"d{level - 1}"} for name in "abcdefgh"}}
+    with pytest.raises(ManifestError, match="expected at most 5000 rules"):
+        compile_decoder({"define": define, "rules": {"a": {"use": "d9"}}}, Where("acme.yaml"))
+
+
+def test_names_without_end_are_refused() -> None:
+    lets = {f"n{number}": "$.t" for number in range(1_000)}
+    with pytest.raises(ManifestError, match="expected at most 64 names in force"):
+        compile_decoder({"rules": {"a": {"let": lets, "emit": "Complete"}}}, Where("acme.yaml"))
+
+
+def test_places_that_many_ways_lead_to_are_looked_at_once() -> None:
+    # 2 to the power of 40 ways from the frame to the last name's place.
+    lets: dict[str, Any] = {"n0": ["$.l", "$.r"]}
+    lets |= {f"n{number}": [f"$n{number - 1}.l", f"$n{number - 1}.r"] for number in range(1, 41)}
+    rule = {"let": lets, "emit": "PartialContentDelta", "extract": {"content": "$n40.t"}}
+    frame: Any = {"t": "here"}
+    for _ in range(41):
+        frame = {"r": frame}
+    compiled = compile_decoder({"complete_when": ["eof"], "rules": {"a": rule}}, Where("acme.yaml"))
+    assert text_of(compiled.open().feed(f"data: {json.dumps(frame)}\n\n".encode())) == ["here"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"extract": {"content": {"$first": [*(f"$.a{number}" for number in range(300)), "$.t"]}}},
+        {"let": {"n": [*(f"$.a{number}" for number in range(300)), "$.t"]}, "extract": {"content": "$n"}},
+        {
+            "extract": {
+                "content": {"$case": "$.t", "of": {f"k{number}": "no" for number in range(20_000)}, "else": "$.t"}
+            }
+        },
+        {
+            "extract": {"content": "$.t"},
+            "rules": {
+                "deep": {
+                    "let": {"n0": "$.a", **{f"n{number}": f"$n{number - 1}" + ".a" * 60 for number in range(1, 40)}},
+                    "emit": "Refusal",
+                    "extract": {"content": "$n39.t"},
+                }
+            },
+        },
+    ],
+)
+def test_rules_larger_than_a_function_can_be_run_all_the_same(rule: dict[str, Any]) -> None:
+    tree = {"complete_when": ["eof"], "rules": {"a": {"emit": "PartialContentDelta", **rule}}}
+    compiled = compile_decoder(tree, Where("acme.yaml"))
+    assert text_of(compiled.open().feed(b'data: {"t": "here", "a": {"a": 1}}\n\n')) == ["here"]
+
+
 def test_no_text_of_a_manifest_becomes_code() -> None:
     nasty = '\'); raise SystemExit(\'\\n"""'
     tree = {

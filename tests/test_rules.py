@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ai_lib_trio.errors import ManifestError
 from ai_lib_trio.protocol.paths import Path, scope_getter
-from ai_lib_trio.protocol.rules import And, Exists, Or, compile_condition, parse_condition, paths_of
+from ai_lib_trio.protocol.rules import And, Exists, Not, Or, compile_condition, parse_condition, paths_of
 from ai_lib_trio.protocol.where import Where
 
 WHERE = Where("acme.yaml", None, ("decode", "rules", "text", "match"))
@@ -128,11 +128,19 @@ def test_conditions_parse_to_the_tree_that_was_written() -> None:
         ("$.a in ['b'", 12),
         ("$.a in 'b'", 8),
         ("$.a == 'b' $.c", 12),
+        ("!" * 5000 + "$.a", 34),
+        ("(" * 5000 + "$.a" + ")" * 5000, 34),
+        ("$.a == " + "1" * 5000, 8),
+        ("$.a in [" + "1" * 5000 + "]", 9),
     ],
 )
 def test_a_mistake_is_refused_at_its_column(text: str, column: int) -> None:
     with pytest.raises(ManifestError, match=rf"decode\.rules\.text\.match: .* at column {column}, got"):
         parse_condition(text, WHERE)
+
+
+def test_many_brackets_beside_one_another_are_no_depth() -> None:
+    assert parse_condition(" && ".join(["!($.a)"] * 100), WHERE) == And((Not(Exists(Path("", ("a",)))),) * 100)
 
 
 def test_a_condition_that_is_no_text_is_refused() -> None:

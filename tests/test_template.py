@@ -111,6 +111,8 @@ def test_json_writes_and_parse_reads() -> None:
     assert run({"$parse": "$.a"}, {"a": '{"b":1}'}) == {"b": 1}
     with pytest.raises(CallerError, match="expected JSON text"):
         run({"$parse": "$.a"}, {"a": "{"})
+    with pytest.raises(CallerError, match="expected JSON text, got a text of 400000 characters"):
+        run({"$parse": "$.a"}, {"a": "[" * 200_000 + "]" * 200_000})
     with pytest.raises(CallerError, match="JSON can carry"):
         run({"$json": "$.a"}, {"a": object()})
 

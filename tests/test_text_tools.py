@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,14 @@ def test_text_flows_until_a_call_may_begin_and_a_call_comes_when_its_tag_closes(
     assert reader.feed(">") == [LOOK]
     assert reader.feed("\n\nDone") == ["\nDone"]
     assert reader.finish() == []
+
+
+def test_markup_that_is_no_call_is_passed_over_in_time_proportional_to_the_text() -> None:
+    # What was left of the text was searched as a whole after each of them: 34 s.
+    text = '<tool_call>"</tool_call>' * 30_000
+    begun = time.process_time()
+    assert read_calls(text) == (text, [])
+    assert time.process_time() - begun < 8
 
 
 def test_a_tag_that_never_closes_holds_a_bounded_amount_back() -> None:

@@ -112,7 +112,14 @@ def test_a_base_url_of_the_caller_allows_the_providers_own_key_there_and_only_th
 def test_plain_http_carries_a_key_to_this_machine_only() -> None:
     for host in ("127.0.0.1:9", "localhost:9", "[::1]:9", "127.3.2.1", "a.localhost"):
         check(manifest(), f"http://{host}/", base_url=f"http://{host}")
-    for host in ("10.0.0.1", "proxy.example", "127.0.0.1.evil.example", "localhost.evil.example", "0.0.0.0"):
+    for host in (
+        "10.0.0.1",
+        "127.0.0.\u0661",
+        "proxy.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "0.0.0.0",
+    ):
         assert "plain http" in refused(manifest(), f"http://{host}/", base_url=f"http://{host}")
         assert "plain http" in refused(
             manifest(), f"http://{host}/", base_url=f"http://{host}", source="explicit", name="explicit"

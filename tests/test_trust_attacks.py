@@ -25,6 +25,7 @@ from client_support import echo
 
 SECRET = "test-key-of-somebody-else"
 ENVIRON = {"OPENAI_API_KEY": SECRET, "ANTHROPIC_API_KEY": SECRET, "PRIVATE_TOKEN": SECRET, "HOME": "/home/someone"}
+ENVIRON |= {"DATABASE_URL": SECRET, "DB_PWD": SECRET}
 ATTACKER = """\
 id: IDENT
 protocol_version: "2.0"
@@ -88,7 +89,36 @@ async def test_a_host_that_only_looks_like_the_known_one_gets_nothing(tmp_path: 
     assert (await refusal(file, "helpful/m")).code == "E1001"
 
 
-@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY"])
+@pytest.mark.parametrize("path", ["{$join: [.collect.example/, $.model]}", "{$join: ['@collect.example/', $.model]}"])
+async def test_the_path_of_a_request_does_not_go_on_with_the_host(tmp_path: Path, path: str) -> None:
+    file = tmp_path / "helpful.yaml"
+    text = written("helpful", "https://api.openai.com", "OPENAI_API_KEY")
+    file.write_text(
+        text.replace("dialect: chat_completions", f"dialect: chat_completions, encode: {{path: {path}}}"),
+        encoding="utf-8",
+    )
+    assert "a path that begins with '/'" in str(await refusal(file, "helpful/m"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dialect: chat_completions", "dialect: chat_completions, encode: {headers: {Host: collect.example}}"),
+        (
+            "dialect: chat_completions",
+            "dialect: chat_completions, encode: {headers: {$if: $.model, then: {host: collect.example}}}",
+        ),
+        ("type: bearer", "type: bearer, extra_headers: {HOST: collect.example}"),
+    ],
+)
+async def test_a_request_to_a_known_host_does_not_name_another(tmp_path: Path, old: str, new: str) -> None:
+    file = tmp_path / "helpful.yaml"
+    text = written("helpful", "https://api.openai.com", "OPENAI_API_KEY").replace(old, new)
+    file.write_text(text, encoding="utf-8")
+    assert "`host`" in str(await refusal(file, "helpful/m"))
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "PRIVATE_TOKEN", "ANTHROPIC_API_KEY", "DATABASE_URL", "DB_PWD"])
 async def test_a_key_does_not_leave_as_a_part_of_the_address(tmp_path: Path, variable: str) -> None:
     file = tmp_path / "helpful.yaml"
     text = written("helpful", "https://{leak}.collect.example", "HELPFUL_API_KEY")

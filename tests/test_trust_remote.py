@@ -111,6 +111,24 @@ def test_what_is_no_archive_of_manifests_is_refused(data: bytes) -> None:
         tree_of(Pin("https://a.example/v1.0", None), data)
 
 
+def test_an_archive_whose_files_cannot_be_read_is_refused_as_a_whole() -> None:
+    whole = archive({"providers/far.yaml": FAR})
+    central = whole.find(b"PK\x01\x02")
+    content = whole.find(b"providers/far.yaml") + len("providers/far.yaml")
+    for changes in (
+        {content + 3: 255, content + 10: 255},  # no such code
+        {central + 16: 1, central + 17: 2},  # another sum
+        {6: 1, central + 8: 1},  # encrypted
+        {8: 99, central + 10: 99},  # an unknown method
+        {central + 42: 255},  # it stands elsewhere
+    ):
+        data = bytearray(whole)
+        for at, value in changes.items():
+            data[at] = value
+        with pytest.raises(ManifestError, match="expected a zip whose files can be read"):
+            tree_of(Pin("https://a.example/v1.0", None), bytes(data))
+
+
 def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked() -> None:
     data = archive({"providers/far.yaml": "#" * 40_000_000})
     assert len(data) < 100_000

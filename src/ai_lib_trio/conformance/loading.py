@@ -6,7 +6,6 @@ Imports `errors`, `protocol`, `pipeline`, `wire`, `contracts`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..errors import AiLibError, CallerError
@@ -16,6 +15,7 @@ from ..protocol.manifest import Manifest
 from ..protocol.paths import parse_path, scope_getter
 from ..protocol.rules import compile_condition, parse_condition
 from ..protocol.where import Document, Where
+from ..protocol.yaml_source import read_yaml
 from ..wire.encode import compile_encoder
 from .compare import Check, Difference
 from .contracts import allowed, check_contract, read_contract, with_fragment
@@ -76,7 +76,8 @@ def _contract(case: Case, bench: Bench, path: str) -> dict[str, Any]:
     contract = read_contract(document)
     check_contract(contract, bench.catalog.dialect(contract.api_style))
     pointer = bench.inside(case, str(case.input["manifest_path"]))
-    if pointer is None or Path(path).name != Path(path).name:
+    said = None if pointer is None else read_yaml(pointer.read_bytes(), str(pointer)).data
+    if not isinstance(said, Mapping) or said.get("contract_path", path) != path:
         raise CallerError("expected a file of the suite that points at the contract", kind="bad_argument")
     mapping = contract.blocks.get("document", {})
 

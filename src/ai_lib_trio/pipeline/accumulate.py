@@ -110,6 +110,7 @@ class Accumulator:
         "_first",
         "_ids",
         "_is_counted",
+        "_next_id",
         "_others",
         "_usage_raw",
         "answered",
@@ -163,6 +164,7 @@ class Accumulator:
         self._is_counted = False
         self._usage_raw: Any = None
         self._ids: dict[str, None] = _NOTHING  # of calls, given and made
+        self._next_id = 0  # where to look for one that is free
 
     def frame(self) -> Any:
         """The frame that is read now, whole, for the few rules that want it so."""
@@ -376,11 +378,10 @@ class Accumulator:
     def _made_id(self) -> str:
         """An id for a call that the wire gave none: the same for the same reply, and not the same in the next one."""
         stem = "call_" if self.response_id is None else f"call_{zlib.crc32(self.response_id.encode()):08x}_"
-        number = 0
-        while f"{stem}{number}" in self._ids:
-            number += 1
-        self._known_id(f"{stem}{number}")
-        return f"{stem}{number}"
+        while (made := f"{stem}{self._next_id}") in self._ids:
+            self._next_id += 1
+        self._known_id(made)
+        return made
 
     def _known_id(self, call_id: str) -> None:
         if self._ids is _NOTHING:
@@ -720,7 +721,7 @@ def _part(data: bytes, element: int | None, keys: tuple[str, ...]) -> Any:
     """
     try:
         found = msgspec.json.decode(data)
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         import json  # rare
 
         try:
@@ -749,8 +750,11 @@ def _as_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return mend(value)  # type: ignore[no-any-return]
-    return msgspec.json.encode(mend(value)).decode()
+        return _mended(value)
+    try:
+        return msgspec.json.encode(mend(value)).decode()
+    except RecursionError:
+        return None
 
 
 def _join(block: _Block, text: str) -> str:
@@ -759,19 +763,34 @@ def _join(block: _Block, text: str) -> str:
     block.held = ""
     if text and "\ud800" <= text[-1] <= "\udbff":
         block.held, text = text[-1], text[:-1]
-    return mend(text)  # type: ignore[no-any-return]
+    return _mended(text)
 
 
 def mend(value: Any) -> Any:
     """A JSON value whose texts can be encoded: lone halves of surrogate pairs become U+FFFD."""
     if value.__class__ is str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _mended(value)
+    if value.__class__ is not list and value.__class__ is not dict:
         return value
-    if value.__class__ is list:
-        return [mend(item) for item in value]
-    if value.__class__ is dict:
-        return {mend(key): mend(item) for key, item in value.items()}
-    return value
+    holder = [value]
+    waiting: list[Any] = [holder]  # and no recursion: readers of JSON go deeper than Python calls itself
+    while waiting:
+        into = waiting.pop()
+        for key, item in list(enumerate(into) if into.__class__ is list else into.items()):
+            if item.__class__ is str:
+                into[key] = _mended(item)
+            elif item.__class__ is list:
+                into[key] = copied = item.copy()
+                waiting.append(copied)
+            elif item.__class__ is dict:
+                into[key] = named = {_mended(name): part for name, part in item.items()}
+                waiting.append(named)
+    return holder[0]
+
+
+def _mended(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

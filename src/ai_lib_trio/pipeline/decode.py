@@ -417,7 +417,9 @@ class EventStream:
             return None
         name = headers.get(b":exception-type") or headers.get(b":event-type") or headers.get(b":error-code")
         payload = b""
-        if headers.get(b":message-type") == b"error":
+        if headers.get(b":message-type") == b"exception":
+            payload = b"{}"  # its name says what is wrong
+        elif headers.get(b":message-type") == b"error":
             said = headers.get(b":error-message", b"").decode("utf-8", "replace")
             import json  # rare
 

@@ -35,6 +35,8 @@ _OPERATORS = {
 }
 
 
+MAX_RULES = 5_000  # with every `use` written out: our largest dialect has under 100
+MAX_NAMES = 64  # in force at one rule; a run goes one call deeper for each
 MAX_DEPTH = 12  # of rules inside rules; the printed backend nests as deep, and Python has bounds there
 
 
@@ -197,6 +199,7 @@ class Rules:
         self.used_defines: set[str] = set()
         self.used: set[int] = set()  # slots that some path reads
         self._slots = [3]
+        self._count = 0
         self._keys: dict[int, tuple[str, ...]] = {0: ()}  # of a slot, from the frame: where one way leads to it
         names = {
             "": _Name(0, self.root),
@@ -232,6 +235,9 @@ class Rules:
     def _parse_rule(self, tree: Any, where: Where, scope: _Scope, outer: tuple[str, ...], depth: int) -> Rule:
         if not isinstance(tree, Mapping):
             raise where.error(f"expected a rule (a map of {', '.join(_RULE_KEYS)}), got {tree!r}")
+        self._count += 1
+        if self._count > MAX_RULES:
+            raise where.error(f"expected at most {MAX_RULES} rules after every `use` is expanded")
         used = tree.get("use")
         if used is not None:
             if used in outer:
@@ -439,5 +445,7 @@ def _root(path: Path) -> str:
 def _check_name(name: Any, scope: _Scope, where: Where) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise where.error(f"expected a name of letters, digits and _, got {name!r}")
+    if len(scope.names) > MAX_NAMES:
+        raise where.error(f"expected at most {MAX_NAMES} names in force")
     if name in scope.names:
         raise where.error(f"expected a name that is free here, got {name!r}, which is bound already")

@@ -80,6 +80,8 @@ class _Deflate:
     def step(self, data: bytes) -> tuple[bytes, bytes]:
         if self.whole is None:
             self.whole = zlib.decompressobj(zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS)
+        if self.whole.eof:  # what stands behind the end is no part of the body, and would be gathered there
+            return b"", b""
         plain = self.whole.decompress(data, STEP_BYTES)
         return plain, self.whole.unconsumed_tail
 

@@ -160,15 +160,17 @@ class DecodeProgram:
         found = self._compiled.get((whole, backend))
         if found is None:
             rules = self.whole if whole else self.frames
-            if backend != "view":
+            if backend == "view":
+                try:
+                    # The caller of a whole body wants all of it beside the events: one decode gives both.
+                    decode = msgspec.json.decode if whole else decoder_of(rules.root).decode
+                    found = Compiled(print_rules(rules.rules, rules.used), decode)
+                except (SyntaxError, RecursionError, MemoryError):  # over a bound of Python's on source; or a view's
+                    pass
+            if found is None:
                 from .closures import close_over  # for what msgspec refuses
 
                 found = Compiled(close_over(rules.rules, rules.slots), msgspec.json.decode)
-            elif whole:  # its caller wants all of it beside the events: one decode gives both
-                found = Compiled(print_rules(rules.rules, rules.used), msgspec.json.decode)
-            else:
-                decoder = decoder_of(rules.root)
-                found = Compiled(print_rules(rules.rules, rules.used), decoder.decode)
             self._compiled[whole, backend] = found
         return found
 
@@ -412,6 +414,9 @@ class Pipeline:
                     self._ignored += 1
                 elif facts.is_over and self._ends():
                     return
+        except RecursionError as error:  # of the rules: what they take whole may be too deep to be written or compared
+            self._frames = number
+            self._unreadable(data, error, False)
         finally:
             self._frames = number
             facts.data = b""  # a stream may be silent for minutes: its last frame is not kept for them
@@ -429,8 +434,12 @@ class Pipeline:
                 self._unreadable(data, error, True)
                 return
         self._value = value
-        for item in value if value.__class__ is list else (value,):
-            self._run(item, None, None, facts)
+        try:
+            for item in value if value.__class__ is list else (value,):
+                self._run(item, None, None, facts)
+        except RecursionError as error:
+            self._unreadable(data, error, True)
+            return
         if not facts.touched:
             self._ignored = 1
         elif facts.fault is not None:
@@ -489,10 +498,11 @@ class Pipeline:
         if at_end:
             self._fault(self._truncated("inside a frame"))
             return
-        what = (
-            f"{error.msg} at column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        )
-        self._fault(StreamError("unreadable_frame", f"frame {self._frames} ({len(data)} bytes) is not JSON: {what}"))
+        if isinstance(error, json.JSONDecodeError):
+            what = f"is not JSON: {error.msg} at column {error.pos + 1}"
+        else:
+            what = "is nested too deep" if isinstance(error, RecursionError) else "has a number of too many digits"
+        self._fault(StreamError("unreadable_frame", f"frame {self._frames} ({len(data)} bytes) {what}"))
 
     def _over(self, kind: str) -> None:
         self._fault(
@@ -502,7 +512,10 @@ class Pipeline:
         )
 
     def _close(self) -> None:
-        self._facts.close()
+        try:
+            self._facts.close()
+        except RecursionError:  # of a block that only its end writes
+            self._facts.fail(StreamError("unreadable_frame", "the reply holds a value that is nested too deep"))
         self.closed = True
 
     def _fault(self, fault: StreamError) -> None:

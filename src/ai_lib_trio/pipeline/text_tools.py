@@ -42,6 +42,9 @@ __all__ = ["CallsInText", "TextCall", "TextReader", "read_calls", "tidy"]
 # Some models put the letters DSML between bars before each tag's name (AI-Protocol, text tool calls; read 2026-11-22).
 BARRED = "｜｜DSML｜｜"
 MAX_HELD_CHARS = 256 * 1024  # a call with a file in it fits; a tag that never closes is text from there on
+STEP_CHARS = (
+    4096  # taken at a time: what is left of them is searched once more after each call, and after each that is none
+)
 MAX_HEAD_CHARS = 500  # of an opening tag with its attributes
 ARGUMENT_NAMES = ("arguments", "parameters", "params", "args")
 NO_ARGUMENTS = ("name", "id", "type", "index")
@@ -123,10 +126,11 @@ class TextReader:
     def feed(self, text: str) -> list[Piece]:
         """The texts and calls that these characters decide."""
         out: list[Piece] = []
-        self._held += text
-        self._advance(out)
-        if len(self._held) > MAX_HELD_CHARS:
-            self._give_up(out)
+        for at in range(0, len(text), STEP_CHARS):
+            self._held += text[at : at + STEP_CHARS]
+            self._advance(out)
+            if len(self._held) > MAX_HELD_CHARS:
+                self._give_up(out)
         return out
 
     def finish(self) -> list[Piece]:

@@ -409,6 +409,10 @@ def _auth(reader: Reader | None, variables: dict[str, str]) -> Auth:
         if chain is None and variable is not None and key != "token_env":
             raise reader.where.at(key).error(f"expected `{key}` with auth of type hmac_chain only")
     otherwise = reader.child("otherwise")
+    extra = reader.text_map("extra_headers")
+    for name in extra:
+        if name.lower() == "host":  # the key would go along to whoever is served beside the endpoint
+            raise reader.where.at("extra_headers", name).error("expected no `host`: requests go to the endpoint's own")
     auth = Auth(
         type=kind,
         header=header,
@@ -419,7 +423,7 @@ def _auth(reader: Reader | None, variables: dict[str, str]) -> Auth:
         session_env=named["session_env"],
         chain=chain,
         otherwise=None if otherwise is None else _auth(otherwise, variables),
-        extra_headers=reader.text_map("extra_headers"),
+        extra_headers=extra,
         shadowed_env=reader.texts("shadowed_env"),
         key_id=reader.text("key_id"),
     )

@@ -77,7 +77,9 @@ class Path(msgspec.Struct, frozen=True):
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _KEY = re.compile(r"[A-Za-z_][\w-]*")
-_DIGITS = re.compile(r"\d+", re.ASCII)
+_DIGITS = re.compile(r"\d{1,9}(?!\d)", re.ASCII)
+MAX_QUERY = 200  # characters
+MAX_STEPS = 64  # as deep as a manifest itself may be; readers go down step by step
 
 
 def is_path(value: object) -> bool:
@@ -136,6 +138,8 @@ def read_path(text: str, at: int, where: Where, *, relative: str | None = None) 
             raise refuse(where, text, at, "expected '#' right after a bound name")
         else:
             break
+        if len(steps) == MAX_STEPS:
+            raise refuse(where, text, start, f"expected a path of at most {MAX_STEPS} steps")
         steps.append(step)
     return Path(root, tuple(steps)), at
 
@@ -203,6 +207,15 @@ def _as_query(step: Step) -> str:
 def _check_query(query: str, where: Where, text: str, at: int) -> None:
     from jsonpath_ng.exceptions import JSONPathError
 
+    if len(query) > MAX_QUERY:
+        raise refuse(where, text, at, f"expected a JSONPath expression of at most {MAX_QUERY} characters")
+    # Quoted texts apart: each `..` goes through all that is below, once for everything that the one before it found,
+    # and the pattern of a `=~` is run as it is.
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"", "", query)
+    if plain.count("..") > 1:
+        raise refuse(where, text, at, "expected `..` once at most in a path")
+    if "=~" in plain:
+        raise refuse(where, text, at, "expected a filter without a pattern (=~)")
     try:
         compile_query(query)
     except JSONPathError as error:
@@ -283,7 +296,14 @@ def compile_query(query: str) -> Callable[[Any], list[Any]]:
     from jsonpath_ng.ext.parser import parse
 
     compiled = parse(query)
-    return lambda value: [match.value for match in compiled.find(value)]
+
+    def search(value: Any) -> list[Any]:
+        try:
+            return [match.value for match in compiled.find(value)]
+        except (TypeError, ValueError, AttributeError, LookupError, NotImplementedError):
+            return []  # over values of a shape that jsonpath-ng cannot compare: nothing is found
+
+    return search
 
 
 def scope_getter(path: Path) -> Getter:

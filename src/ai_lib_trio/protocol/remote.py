@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -104,6 +105,12 @@ def tree_of(pin: Pin, data: bytes) -> Tree:
         raise ManifestError("expected a zip of manifests", file=pin.url) from None
     if sum(entry.file_size for entry in entries) > MAX_ARCHIVE_BYTES:
         raise ManifestError(f"expected at most {MAX_ARCHIVE_BYTES} bytes unpacked, got more", file=pin.url)
+    try:
+        broken = archive.testzip()
+    except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # a password, an unknown method, a cut
+        raise ManifestError(f"expected a zip whose files can be read: {error}", file=pin.url) from None
+    if broken is not None:
+        raise ManifestError(f"expected a zip whose files can be read, got a broken {broken!r}", file=pin.url)
     archive.filename = pin.url  # what places in messages begin with
     root = zipfile.Path(archive)
     inner = [folder for folder in root.iterdir() if folder.is_dir()]

@@ -72,7 +72,8 @@ class In(msgspec.Struct, frozen=True):
 Cond = And | Or | Not | Exists | Compare | In
 
 _OPS = ("==", "!=", "<=", ">=", "<", ">")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"-?\d{1,40}(?!\d)(\.\d+)?([eE][+-]?\d+)?")
+MAX_NESTED = 32  # brackets and negations inside one another: predicates call themselves as deep
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _EXISTS = re.compile(r"exists[ \t]*\(")
 _WORDS: dict[str, Literal] = {"true": True, "false": False, "null": None}
@@ -98,6 +99,7 @@ class _Parser:
         self.where = where
         self.relative = relative
         self.at = 0
+        self.nested = 0
         self.skip()
 
     def skip(self) -> None:
@@ -129,9 +131,14 @@ class _Parser:
     def negation(self) -> Cond:
         if self.text.startswith("!", self.at) and not self.text.startswith("!=", self.at):
             self.take("!")
-            return Not(self.negation())
+            self.enter()
+            item = self.negation()
+            self.nested -= 1
+            return Not(item)
         if self.take("("):
+            self.enter()
             inner = self.alternatives()
+            self.nested -= 1
             if not self.take(")"):
                 raise self.refuse("expected ')'")
             return inner
@@ -143,6 +150,11 @@ class _Parser:
                 raise self.refuse("expected ')'")
             return Exists(path)
         return self.comparison()
+
+    def enter(self) -> None:
+        self.nested += 1
+        if self.nested > MAX_NESTED:
+            raise self.refuse(f"expected brackets and negations at most {MAX_NESTED} deep")
 
     def path(self) -> Path:
         path, self.at = read_path(self.text, self.at, self.where, relative=self.relative)

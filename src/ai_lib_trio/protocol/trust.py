@@ -33,6 +33,7 @@ KeySource = Literal["explicit", "manifest_env", "conventional_env", "keyring"]
 
 _PLACEHOLDER = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([A-Za-z_][A-Za-z0-9_]*)\}"
 _HOST_PART = r"[a-z0-9-]{1,63}"
+_SECRET_NAMES = r"KEY|TOKEN|SECRET|PASS|PWD|CREDENTIAL|AUTH|DSN|URL|URI"  # addresses hold passwords, and fit no address
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -53,7 +54,7 @@ class Origin(msgspec.Struct, frozen=True):
         """Whether this names this machine. A name is believed only where the standards say so (RFC 6761)."""
         if self.host == "localhost" or self.host.endswith(".localhost") or self.host == "::1":
             return True
-        return re.fullmatch(r"127(?:\.\d{1,3}){3}", self.host) is not None
+        return re.fullmatch(r"127(?:\.\d{1,3}){3}", self.host, re.ASCII) is not None
 
 
 def origin_of(url: str) -> Origin:
@@ -205,7 +206,7 @@ def check_variables(manifest: Manifest, own: OwnKeys) -> None:
         return
     prefix = conventional_env(manifest.id).removesuffix("API_KEY")
     for placeholder, variable in manifest.endpoint.variables.items():
-        looks_secret = re.search(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", variable.upper()) is not None
+        looks_secret = re.search(_SECRET_NAMES, variable.upper()) is not None
         if variable in own.owners or looks_secret or (manifest.origin == "fetched" and not variable.startswith(prefix)):
             allowed = f"one that begins with {prefix}" if manifest.origin == "fetched" else "one that holds no key"
             raise manifest.where.at("endpoint", "variables", placeholder).error(

@@ -90,7 +90,7 @@ class Node:
     def build(self) -> Any:
         """The type of this place; what is below is settled first."""
         node = self.find()
-        node._mark_loops(())
+        node._mark_loops(set(), set())
         node._spread(False, set())
         return node._type()
 
@@ -98,13 +98,17 @@ class Node:
         below = [node.find() for node in self._fields.values()]
         return below if self._elem is None else [*below, self._elem.find()]
 
-    def _mark_loops(self, above: tuple[Node, ...]) -> None:
-        # A name that stands for a place and for one inside it makes an endless type: it stays plain JSON.
+    def _mark_loops(self, above: set[Node], seen: set[Node]) -> None:
+        # A name that stands for a place and for one inside it makes an endless type: it stays plain JSON. Each node is
+        # looked below once, since there may be more ways to it than anybody can go.
         if self in above:
             self._whole = True
-        elif not self._whole:
+        elif not self._whole and self not in seen:
+            seen.add(self)
+            above.add(self)
             for node in self._below():
-                node._mark_loops((*above, self))
+                node._mark_loops(above, seen)
+            above.discard(self)
 
     def _spread(self, whole: bool, seen: set[Node]) -> None:
         if self in seen and (self._whole or not whole):
@@ -221,14 +225,7 @@ def _chain(slot: int, steps: list[_Step]) -> Getter:
 
 def _query(query: str, slot: int) -> Getter:
     search = compile_query(query)
-
-    def get(slots: list[Any]) -> list[Any]:
-        try:
-            return search(slots[slot])
-        except (TypeError, ValueError, AttributeError, KeyError, IndexError):
-            return []  # a filter over values of a shape that jsonpath-ng cannot compare: nothing is found
-
-    return get
+    return lambda slots: search(slots[slot])
 
 
 def _any_element(before: Getter, after: Getter, nested: bool) -> Getter:

@@ -64,8 +64,14 @@ def endpoint_of(url: str) -> Endpoint:
         port = parts.port
         host = parts.hostname or ""
         if not host.isascii():
-            host = host.encode("idna").decode("ascii")
-    except ValueError as exc:  # UnicodeError of the idna codec is one
+            plain = host.encode("idna")
+            if plain.decode("idna") != host:  # two rules of writing such names are in use, and name two hosts here
+                raise _unsendable(url, "the host is written in a form that is read in more than one way")
+            host = plain.decode("ascii")
+        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        if parts.query:
+            target += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]|\\^`{}")
+    except ValueError as exc:  # UnicodeError is one, of the idna codec and of half a surrogate pair
         raise _unsendable(url, str(exc)) from None
     if parts.scheme not in ("http", "https"):
         raise _unsendable(url, "the URL is neither http nor https")
@@ -74,9 +80,6 @@ def endpoint_of(url: str) -> Endpoint:
     is_tls = parts.scheme == "https"
     usual = 443 if is_tls else 80
     bracketed = f"[{host}]" if ":" in host else host
-    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    if parts.query:
-        target += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]|\\^`{}")
     return Endpoint(
         host,
         usual if port is None else port,

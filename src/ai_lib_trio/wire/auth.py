@@ -60,14 +60,14 @@ def attach(auth: Auth, secret: str | None) -> Attached:
     if not key:
         named = f" (it is looked for in {auth.token_env})" if auth.token_env else ""
         raise CredentialError(f"expected a key for this provider, got none{named}", kind="no_credential")
-    if auth.type == "query":
-        return Attached([], [(auth.param_name or "api_key", key)], extra)
     if not key.isascii() or not key.isprintable():
         named = f" in {auth.token_env}" if auth.token_env else ""
         raise CredentialError(
             f"expected a key of printable ASCII characters: the one{named} holds something else, such as a line end",
             kind="no_credential",
         )
+    if auth.type == "query":
+        return Attached([], [(auth.param_name or "api_key", key)], extra)
     value = f"{auth.prefix} {key}" if auth.prefix else key
     header = auth.header or ("authorization" if auth.type == "bearer" else "x-api-key")
     return Attached([(header.lower(), value)], [], extra)

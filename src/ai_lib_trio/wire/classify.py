@@ -23,6 +23,7 @@ from ..types.events import StreamError
 __all__ = ["classify", "parse_pause", "pause_in", "request_id_of", "retry_after"]
 
 MAX_MESSAGE_CHARS = 500  # of a provider's message: it stands in one line of a log
+MAX_SEARCHED_BYTES = 8 * 1024  # of a body, by a manifest's pattern: it may begin at every character and go to the end
 MAX_PAUSE_S = 31 * 86_400  # monthly quotas reset within it; more is no pause that anybody meant
 
 _NO_RULES = ErrorRules()
@@ -56,16 +57,14 @@ def classify(
         line += f" ({_clean(said.code, secrets)})"
     veto = table.should_retry_header is not None and headers.get(table.should_retry_header, "").strip() == "false"
     name = _name_of(said, failed, rules, table)
-    request_id = request_id_of(headers, table) or _request_id_in(value, rules, table)
-    provider_code = said.code or said.type
     return ProviderError(
         line,
         code=code_of_name(name),
         retryable=False if veto else None,
         status=failed if failed is not None else status,
-        provider_code=None if provider_code is None else _mask(provider_code, secrets),
+        provider_code=_clean(said.code or said.type, secrets) or None,
         provider_message=message or None,
-        request_id=None if request_id is None else _mask(request_id, secrets),
+        request_id=_clean(request_id_of(headers, table) or _request_id_in(value, rules, table), secrets) or None,
         raw=_masked(body or _as_json(said.error), secrets),
         retry_after_s=retry_after(
             headers,
@@ -228,7 +227,7 @@ def retry_after(
             if pause is not None:
                 return pause
     if rules.retry_after_pattern is not None:
-        found = _pattern(rules.retry_after_pattern).search(body[:MAX_RAW_BYTES].decode("utf-8", "replace"))
+        found = _pattern(rules.retry_after_pattern).search(body[:MAX_SEARCHED_BYTES].decode("utf-8", "replace"))
         if found is not None:
             pause = parse_pause(found.group(1) or "", now_wall=since, unit=rules.retry_after_unit)
             if pause is not None:

@@ -74,7 +74,7 @@ class Encoder:
         self._method = method
         # Each as a template, or, where it is the same for every request, as it is.
         self._path = path.run
-        is_fixed = path.constant and isinstance(path.value, str) and "{" not in path.value
+        is_fixed = path.constant and isinstance(path.value, str) and re.fullmatch(r"/[^{]*", path.value) is not None
         self._fixed_path: str | None = path.value if is_fixed else None
         self._query = query.run
         self._fixed_query = _fixed_pairs(query, "query")
@@ -124,7 +124,7 @@ class Encoder:
             except RecursionError as error:
                 raise _refuse("expected values that JSON can carry: `extra` contains itself") from error
         fixed = self._fixed_headers
-        headers = _text_pairs(self._headers(scope), "headers") if fixed is None else fixed
+        headers = _own_pairs(self._headers(scope), "headers") if fixed is None else fixed
         if body is not None:
             headers = merge_headers(_JSON, headers) if headers else _JSON.copy()
         elif headers is fixed:
@@ -134,9 +134,11 @@ class Encoder:
             for key, text in given:
                 check_header(key, text)
             headers = merge_headers(headers, given)
-        query = _text_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
+        query = _own_pairs(self._query(scope), "query") if self._fixed_query is None else self._fixed_query.copy()
         if request.query is not None:
             given = _text_pairs(_mapping(request.query, "query"), "query")
+            if not all(text.isascii() or _is_whole(text) for pair in given for text in pair):
+                raise _refuse("expected whole characters in query, got half of a surrogate pair")
             own = {key for key, _ in given}
             query = [pair for pair in query if pair[0] not in own] + given
         data = b"" if body is None else _json_bytes(body, warnings)
@@ -287,11 +289,17 @@ def _read_parameters(tree: Any, where: Where) -> tuple[tuple[str, tuple[str, ...
 
 
 def _check_path(tree: Any, where: Where) -> None:
-    """Every text in a path's template: it begins with a slash and has no placeholder but the model."""
+    """Every text that is a path as it stands: it begins with a slash and has no placeholder but the model.
+
+    What operators make of parts is known with the request, and looked at then.
+    """
     if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key in ("then", "else", "$first") or not str(key).startswith("$"):
-                _check_path(value, where.at(str(key)))
+        for key in ("$first", "then", "else"):
+            if key in tree:
+                _check_path(tree[key], where.at(key))
+        if isinstance(tree.get("of"), dict):
+            for key, value in tree["of"].items():
+                _check_path(value, where.at("of", str(key)))
     elif isinstance(tree, list):
         for index, item in enumerate(tree):
             _check_path(item, where.at(index))
@@ -310,6 +318,14 @@ def _is_unset(name: str, value: Any) -> bool:
     return value is None or value == () or value == [] or (name == "stream" and value is False)
 
 
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _refuse(f"expected {name} as a mapping, got {short(value)}")
@@ -325,16 +341,26 @@ def _text_pairs(values: Any, what: str) -> list[tuple[str, str]]:
             continue
         if not isinstance(key, str) or not isinstance(value, str | int | float):
             raise _refuse(f"expected texts in {what}, got {short(key)} with {short(value)}")
+        if isinstance(value, float) and not math.isfinite(value):  # it would be written as null
+            raise _refuse(f"expected a finite number for {short(key)} in {what}, got {value}")
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         out.append((key.lower() if what == "headers" else key, text))
     return out
+
+
+def _own_pairs(values: Any, what: str) -> list[tuple[str, str]]:
+    """What a dialect sends. The name of another host would lead the request there, where one server has both."""
+    pairs = _text_pairs(values, what)
+    if what == "headers" and any(name == "host" for name, _ in pairs):
+        raise _refuse("expected headers of a dialect without `host`: requests go to the endpoint's own")
+    return pairs
 
 
 def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
     if not node.constant or (node.value is not None and not isinstance(node.value, dict)):
         return None
     try:
-        return _text_pairs(node.value, what)
+        return _own_pairs(node.value, what)
     except CallerError:  # the request says it
         return None
 
@@ -342,6 +368,8 @@ def _fixed_pairs(node: Node, what: str) -> list[tuple[str, str]] | None:
 def _fill(path: Any, model: str) -> str:
     if not isinstance(path, str):
         raise _refuse(f"expected a path as text, got {short(path)}")
+    if not path.startswith("/"):  # behind the host it would be a part of its name, and a key goes along
+        raise _refuse(f"expected a path that begins with '/', got {short(path)}")
     if "{" not in path:
         return path
     # A dot segment would name another resource of the same host.

@@ -457,7 +457,7 @@ class Compiler:
                 return value
             try:
                 return msgspec.json.decode(value)
-            except (msgspec.DecodeError, ValueError) as error:
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise CallerError(f"expected JSON text, got {short(value)}", kind="bad_argument") from error
 
         return Node(parse)
