@@ -58,13 +58,13 @@ STEPS: dict[str, tuple[Callable[[Builder], object], str]] = {
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "timeouts": ({"timeouts": 3}, "timeouts is a Timeouts, got 3"),
     "resilience": ({"resilience": {"max_attempts": 3}}, "resilience is a Resilience"),
-    "gates": ({"gates": "enforced"}, "gates is enforce or warn or off, got 'enforced'"),
+    "gates": ({"gates": "enforced"}, "gates is one of enforce, warn, off, got 'enforced'"),
     "transport": ({"transport": "carrier pigeon"}, "transport is auto, native, httpx, or a function"),
-    "on_actor_failure": ({"on_actor_failure": "ignore"}, "on_actor_failure is restart or raise"),
+    "on_actor_failure": ({"on_actor_failure": "ignore"}, "on_actor_failure is one of restart, raise"),
     "sinks": ({"sinks": print}, "sinks is a tuple of callables"),
-    "max_frame_bytes": ({"max_frame_bytes": "16M"}, "max_frame_bytes is a number of bytes, got '16M'"),
-    "reload_manifests_s": ({"reload_manifests_s": -1}, "reload_manifests_s is a number of seconds, got -1"),
-    "check_health_s": ({"check_health_s": float("nan")}, "check_health_s is a number of seconds, got nan"),
+    "max_frame_bytes": ({"max_frame_bytes": "16M"}, "max_frame_bytes is a whole number of at least 1, got '16M'"),
+    "reload_manifests_s": ({"reload_manifests_s": -1}, "reload_manifests_s is a number of at least 0, got -1"),
+    "check_health_s": ({"check_health_s": float("nan")}, "check_health_s is a number of at least 0, got nan"),
     "base_urls": ({"base_urls": "http://a"}, "base_urls is a mapping of texts"),
     "wall_time": ({"wall_time": 12.5}, "wall_time is a function"),
 }
@@ -126,7 +126,7 @@ async def test_a_contest_and_a_sink_refuse_what_they_cannot_use() -> None:
         for contest, said in (
             (lambda: any_client.race("hello", models=models), "expected a request of client.chat(), got str"),
             (lambda: any_client.race(chat, models=models, until="first"), "until is first_token, first_complete or a"),
-            (lambda: any_client.quorum(chat, models=models, k="2"), "between 1 and 2, got '2'"),
+            (lambda: any_client.quorum(chat, models=models, k="2"), "k is a whole number of at least 1, got '2'"),
             (lambda: any_client.sink(3).__enter__(), "a sink is a callable, got int"),
             (lambda: Router(3), "expected a ModelArray, got int"),  # type: ignore[arg-type]
         ):

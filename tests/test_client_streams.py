@@ -15,9 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_lib_trio import AdmissionError, AiLibError, CallerError, PartialContentDelta, StreamEnd, TransportError, fold
 from ai_lib_trio.client.stream import FRESH_EVENTS, joined
-from ai_lib_trio.testing import Data, Fail, Head, Hold, Quiescence, ScriptedTransport, Stall, Step, Wait
+from ai_lib_trio.testing import Data, Fail, Head, Hold, Quiescence, ScriptedTransport, Stall, Step, Wait, json_reply
 from ai_lib_trio.types.events import FinalCandidate, OpaqueBlock, Rerouted, ThinkingDelta
-from client_support import SSE, delta, echo, frame, scripted_client, streamed, whole
+from client_support import SSE, delta, echo, finish, frame, scripted_client, streamed, whole
 
 
 def endless(request: Any) -> list[Step]:
@@ -127,7 +127,7 @@ async def test_a_long_stream_keeps_its_text_and_not_its_events(quiescence: Quies
         read = 0
         async for _ in events:
             read += 1
-            assert sum(len(batch) for batch in events._unfolded) <= FRESH_EVENTS
+            assert len(events._unfolded) <= FRESH_EVENTS
             if read in (100, 200):
                 assert events.partial().content == "".join(texts[:read])
     assert events.response().content == "".join(texts)
@@ -145,11 +145,10 @@ other_events = st.one_of(
 )
 
 
-@given(st.lists(st.lists(st.one_of(text_events, other_events), max_size=5)))
-def test_pieces_that_were_joined_fold_to_the_same_reply(batches: list[list[Any]]) -> None:
-    one_by_one = fold(event for batch in batches for event in batch)
-    pieces = joined(batches)
-    assert fold(pieces) == one_by_one
+@given(st.lists(st.one_of(text_events, other_events)))
+def test_pieces_that_were_joined_fold_to_the_same_reply(events: list[Any]) -> None:
+    pieces = joined(events)
+    assert fold(pieces) == fold(events)
     for before, after in pairwise(pieces):
         if isinstance(before, PartialContentDelta) and isinstance(after, PartialContentDelta):
             assert (before.block_index, before.candidate_index) != (after.block_index, after.candidate_index)
@@ -446,3 +445,30 @@ async def test_a_whole_reply_to_a_streamed_call_is_read_as_one(quiescence: Quies
             async for _ in events:
                 pass
         assert events.response().content == "all at once"
+
+
+# ---- what of a reply was not read
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_what_was_lost_or_mended_of_a_reply_is_told(quiescence: Quiescence, streams: bool) -> None:
+    nameless = {"index": 0, "id": "x", "type": "function", "function": {"arguments": "{}"}}
+    if streams:
+        lost = frame({"choices": [{"index": 0, "delta": {"tool_calls": [nameless]}}]})
+        mended = b'data: {"choices": [{"index": 0, "delta": {"content": "\\ud800"}}]}\n\n'
+        frames = [frame(delta("a")), lost, mended, frame({"unknown": 1}), frame(finish()), frame("[DONE]")]
+        reply = [Head(200, SSE), *map(Data, frames)]
+    else:
+        message = {"role": "assistant", "content": "a", "tool_calls": [nameless]}
+        reply = json_reply({"id": "c-1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    async with scripted_client(ScriptedTransport(reply)) as client:
+        if streams:
+            async with client.chat("x").stream() as events:
+                async for _ in events:
+                    pass
+            stats = events.stats
+        else:
+            _, stats = await client.chat("x").execute_with_stats()
+    assert [line.split()[2] for line in stats.warnings] == (["1", "1"] if streams else ["1"])
+    assert "calls of tools without a name" in stats.warnings[0]
+    assert stats.unread_frames == (1 if streams else 0)

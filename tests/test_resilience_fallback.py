@@ -82,7 +82,7 @@ async def test_a_target_that_is_not_set_up_hides_neither_a_failure_nor_the_next_
     a, b = step("a/1", Script([refusal()])), step("b/2", Script([]), refuses=wrong)
     await falling_back([a, b, step("c/3", Script(answer("hi")))])(call, out)
     assert out.text == "hi"
-    assert [(one.model, one.reason) for one in call.skipped] == [("b/2", "it has no base URL")]
+    assert [(one.model, one.reason) for one in call.notes.skipped] == [("b/2", "it has no base URL")]
     with pytest.raises(AiLibError) as caught:
         await falling_back([a, b])(call_to(), Gathered())
     assert caught.value.status == 503

@@ -429,7 +429,10 @@ class Exchange:
                 self._deliver(batch[:-1], 0)
                 raise cut
             self._deliver(batch, 0)
-        self._progress.body = pipeline.body
+        progress = self._progress
+        progress.body = pipeline.body
+        progress.unread_frames = pipeline.unread_frames
+        progress.warnings += pipeline.doubts()
 
     def _deliver(self, batch: Batch, body_bytes: int) -> bool:
         if not batch:
@@ -478,11 +481,12 @@ class Exchange:
         return self._failed(kind, f"the provider {what}")
 
     def _failed(self, kind: str, message: str) -> TransportError:
+        request_id = self._progress.request_id
         error = TransportError(
             message,
             kind=kind,
             status=self._progress.status,
-            request_id=self._progress.request_id,
+            request_id=None if request_id is None else self._target.masked(request_id),
         )
         self._verdict = error
         return error

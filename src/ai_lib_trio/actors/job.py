@@ -46,6 +46,7 @@ class Progress:
         "sent_at",
         "started_at",
         "status",
+        "unread_frames",
         "usage",
         "warnings",
     )
@@ -69,6 +70,7 @@ class Progress:
         self.response_model: str | None = None
         self.finish_reason: str | None = None
         self.dropped_opaque = 0
+        self.unread_frames = 0
         self.warnings: tuple[str, ...] = ()
         self.body: object = None  # the decoded body of a reply that was not streamed
 

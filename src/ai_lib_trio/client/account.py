@@ -65,6 +65,7 @@ def stats_of(call: Call, usage: Usage) -> CallStats:
         currency=total.currency,
         billed=total.billed,
         dropped_opaque_blocks=progress.dropped_opaque if progress is not None else 0,
+        unread_frames=progress.unread_frames if progress is not None else 0,
         warnings=(*call.notes.warnings, *warnings),
         skipped=call.notes.skipped,
     )

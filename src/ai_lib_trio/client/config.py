@@ -76,8 +76,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             need_number(name, getattr(self, name), least=1, is_whole=True)
         need_word("gates", self.gates, get_args(Gates))
         need_word("on_actor_failure", self.on_actor_failure, ("restart", "raise"))
-        if not callable(self.transport):
-            need_word("transport", self.transport, ("auto", "native", "httpx"))
         for name, (is_right, expected) in _EXPECTED.items():
             value = getattr(self, name)
             if not is_right(value):
@@ -106,6 +104,10 @@ def _are_texts(value: Any) -> bool:
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timeouts": (lambda value: isinstance(value, Timeouts), "a Timeouts"),
     "resilience": (lambda value: isinstance(value, Resilience), "a Resilience"),
+    "transport": (
+        lambda value: callable(value) or value in ("auto", "native", "httpx"),
+        "auto, native, httpx, or a function that makes an engine",
+    ),
     "environ": (lambda value: value is None or isinstance(value, Mapping), "a mapping of texts"),
     "base_urls": (_are_texts, "a mapping of texts, by provider id"),
     "api_keys": (_are_texts, "a mapping of texts, by provider id"),

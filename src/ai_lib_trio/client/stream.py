@@ -119,7 +119,6 @@ class ChatStream:
         "_drive",
         "_error",
         "_fold",
-        "_fresh",
         "_is_entered",
         "_is_left",
         "_is_whole",
@@ -136,8 +135,7 @@ class ChatStream:
         self._batch: Batch = ()
         self._next = 0
         self._fold: Fold | None = None
-        self._unfolded: list[Batch] = []
-        self._fresh = 0  # events in it
+        self._unfolded: list[StreamingEvent] = []
         self._is_entered = False
         self._is_left = False  # read to the end, or closed
         self._is_whole = False  # everything was received
@@ -277,18 +275,15 @@ class ChatStream:
         """The fold of what was read so far."""
         if self._fold is None:
             self._fold = Fold()
-        for batch in self._unfolded:
-            self._fold.add_all(batch)
+        self._fold.add_all(self._unfolded)
         self._unfolded.clear()
-        self._fresh = 0
         return self._fold
 
     def _keep(self, batch: Batch) -> None:
         """Keep what was read for a fold, which nobody may ask for."""
-        self._unfolded.append(batch)
-        self._fresh += len(batch)
-        if self._fresh > FRESH_EVENTS:
-            self._unfolded = [joined(self._unfolded)]
+        self._unfolded.extend(batch)
+        if len(self._unfolded) > FRESH_EVENTS:
+            self._unfolded = joined(self._unfolded)
             self._folded()
 
     @property
@@ -299,21 +294,20 @@ class ChatStream:
         return self._client._stats(self._drive.call, usage)
 
 
-def joined(batches: Iterable[Batch]) -> list[StreamingEvent]:
-    """Their events, neighbouring pieces of one text as one piece: what they fold to is the same."""
+def joined(events: Iterable[StreamingEvent]) -> list[StreamingEvent]:
+    """The events, neighbouring pieces of one text as one piece: what they fold to is the same."""
     out: list[StreamingEvent] = []
     pieces: list[str] = []
     block = candidate = 0
-    for batch in batches:
-        for event in batch:
-            if type(event) is PartialContentDelta:
-                if event.block_index != block or event.candidate_index != candidate:
-                    _add_text(out, pieces, block, candidate)
-                    block, candidate = event.block_index, event.candidate_index
-                pieces.append(event.content)
-            else:
+    for event in events:
+        if type(event) is PartialContentDelta:
+            if event.block_index != block or event.candidate_index != candidate:
                 _add_text(out, pieces, block, candidate)
-                out.append(event)
+                block, candidate = event.block_index, event.candidate_index
+            pieces.append(event.content)
+        else:
+            _add_text(out, pieces, block, candidate)
+            out.append(event)
     _add_text(out, pieces, block, candidate)
     return out
 

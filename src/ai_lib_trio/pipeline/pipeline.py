@@ -556,6 +556,23 @@ class Pipeline:
         return self._facts.response_id
 
     @property
+    def unread_frames(self) -> int:
+        """The frames so far that no rule read."""
+        return self._ignored
+
+    def doubts(self) -> tuple[str, ...]:
+        """What of the reply was lost or mended, in words for its caller. Empty, as a rule."""
+        nameless = self._facts.nameless_calls
+        if not (nameless or self._repaired or self._late):
+            return ()
+        said = (
+            (nameless, "calls of tools without a name were dropped"),
+            (self._repaired, "frames held what JSON may not (half of a surrogate pair, NaN, bytes of no character)"),
+            (self._late, "bytes behind the end were not read"),
+        )
+        return tuple(f"the reply: {count} {what}" for count, what in said if count)
+
+    @property
     def counts(self) -> Counts:
         """What was seen so far."""
         return Counts(self._bytes, self._frames, self._ignored, self._repaired, self._facts.nameless_calls, self._late)

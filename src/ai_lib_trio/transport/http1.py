@@ -23,7 +23,7 @@ import msgspec
 from ..errors import CallerError
 from .base import Headers
 
-__all__ = ["MAX_HEAD_BYTES", "Endpoint", "ResponseReader", "endpoint_of", "head_of", "place_of"]
+__all__ = ["MAX_HEAD_BYTES", "Endpoint", "ResponseReader", "endpoint_of", "head_of", "place_of", "reason_of"]
 
 # What one head may take, and informational ones before it, and what the chunk coding may take between two pieces of a
 # body. The httpx engine's bound (httpcore 1.0: MAX_INCOMPLETE_EVENT_SIZE); servers send 1 to 8 KiB.
@@ -127,6 +127,18 @@ def _unsendable(url: str, why: str) -> CallerError:
 def place_of(url: str) -> str:
     """Host and port of a URL, for messages: never its path, query or user."""
     return url.split("://", 1)[-1].partition("/")[0].partition("?")[0].rpartition("@")[2]
+
+
+def reason_of(failure: BaseException) -> object:
+    """Why a connection failed, for messages: at the first address that was tried, where trio says that all failed."""
+    while True:
+        nested = getattr(failure, "exceptions", None)
+        cause = nested[0] if nested else failure.__cause__
+        if cause is None and not isinstance(failure, OSError):
+            cause = failure.__context__
+        if cause is None:
+            return getattr(failure, "strerror", None) or failure
+        failure = cause
 
 
 # ---- what comes in

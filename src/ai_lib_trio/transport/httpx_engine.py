@@ -26,6 +26,7 @@ import trio
 
 from ..errors import AiLibError, CallerError, TransportError
 from .base import Sink, WireRequest
+from .http1 import reason_of
 from .tls import default_context
 
 if TYPE_CHECKING:
@@ -464,7 +465,7 @@ def translate(exc: BaseException, url: str, library: _Library, *, has_head: bool
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return TransportError(f"the host {host} has no address", kind="connect")
     if isinstance(exc, library.unreached):
-        return TransportError(f"no connection to {host}" + (f": {detail}" if detail else ""), kind="connect")
+        return TransportError(f"no connection to {host}" + (f": {reason_of(exc)}" if detail else ""), kind="connect")
     if isinstance(exc, library.unsendable) and "outbound streams" in str(exc):  # HTTP/2: see `HttpxClientEngine`
         return TransportError(f"no connection to {host} has room for another stream: {exc}", kind="connect")
     if isinstance(exc, library.unsendable):
@@ -485,7 +486,7 @@ class HttpxClientEngine:
     a key could go to a host it is not bound to.
 
     Over HTTP/2 a stream that is left early is not reset: httpcore sends no RST_STREAM, and has no door for one (1.0.9;
-    https://github.com/encode/httpcore/issues/943, checked 2026-11-28). The provider writes on, and when as many were
+    httpcore's issue 943, checked 2026-11-28). The provider writes on, and when as many were
     left as the server allows at once, the connection refuses every further request until it was idle for the client's
     `keepalive_expiry`. That refusal is a failed connection here, and no mistake of the caller's.
     """

@@ -27,7 +27,7 @@ import trio
 
 from ..errors import TransportError
 from .base import Sink, WireRequest
-from .http1 import Endpoint, ResponseReader, endpoint_of, head_of
+from .http1 import Endpoint, ResponseReader, endpoint_of, head_of, reason_of
 from .hub import Hub, take_turn
 from .tls import default_context
 
@@ -625,7 +625,8 @@ class NativeEngine:
         if failure is not None:
             if _has_no_address(failure):
                 raise TransportError(f"the host {endpoint.authority} has no address", kind="connect") from failure
-            raise TransportError(f"no connection to {endpoint.authority}: {failure}", kind="connect") from failure
+            reason = reason_of(failure)
+            raise TransportError(f"no connection to {endpoint.authority}: {reason}", kind="connect") from failure
         # trio's socket and stream check and wait by themselves; the descriptor is all that is needed of them.
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)

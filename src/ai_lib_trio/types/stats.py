@@ -61,7 +61,8 @@ class CallStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `usage` is the reply's; `cost` is the sum of what the attempts cost, in `currency`, by the registry's prices: all of
     them, lost and failed ones too. `billed` is how well it is known, the weakest of the attempts' own; with `unknown`,
     `cost` is what is known of it, a lower bound, or None. `skipped` are targets that were passed over.
-    `dropped_opaque_blocks` counts parts of earlier turns that this dialect cannot take back.
+    `dropped_opaque_blocks` counts parts of earlier turns that this dialect cannot take back, `unread_frames` parts of
+    the reply that no rule reads (a provider's pings are some); `warnings` says what of it was lost or mended.
     """
 
     model: str
@@ -78,5 +79,6 @@ class CallStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     currency: str | None = None
     billed: Billed = "unknown"
     dropped_opaque_blocks: int = 0
+    unread_frames: int = 0
     warnings: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
