@@ -134,6 +134,17 @@ def test_a_manifests_codes_then_messages_then_statuses_come_first() -> None:
     assert classified(said("x", "invalid_api_key"), 429, rules=rules).code == "E1002"
 
 
+def test_a_code_that_a_manifest_calls_vague_is_asked_after_the_messages_and_before_words_and_status() -> None:
+    rules = ErrorRules(
+        vague_codes={"rate_limit_exceeded": "rate_limited"}, by_message_contains={"too large for": "request_too_large"}
+    )
+    large, billing = "Request TOO LARGE for a-model", "Limit reached. Add a payment method at /account/billing"
+    assert classified(said(large, "rate_limit_exceeded"), 429, rules=rules).code == "E1005"
+    assert classified(said(billing, "rate_limit_exceeded"), 429, rules=rules).code == "E2001"
+    assert classified(said("x", "rate_limit_exceeded"), 400, rules=rules).code == "E2001"
+    assert classified(said("x", "rate_limit_exceeded"), 200, rules=rules).code == "E2001"
+
+
 def test_an_error_inside_a_reply_is_classified_by_the_same_table() -> None:
     assert classified(said("Overloaded", "overloaded_error", "overloaded_error"), 200).code == "E3002"
     assert classified(said("bad", None, "invalid_request_error", status=400), 200).status == 400

@@ -101,17 +101,21 @@ def _error_status(said: StreamError, status: int | None) -> int | None:
 
 
 def _name_of(said: StreamError, status: int | None, rules: ErrorRules, table: ErrorRules) -> str:
-    """The standard name: codes before messages before statuses; of the provider's manifest before the general table."""
+    """The standard name: codes before messages before statuses; of the provider's manifest before the general table.
+    A code that the provider's manifest calls vague comes after the messages, one of the table's after the status."""
     codes = [code for code in (said.code, said.type) if code]
     for own in (rules, table):
         for code in codes:
-            if code in own.by_error_code:
+            if code in own.by_error_code and code not in rules.vague_codes:
                 return own.by_error_code[code]
     message = said.message.lower()
     for own in (rules, table):
         for part, name in own.by_message_contains.items():
             if part in message:
                 return name
+    for code in codes:
+        if code in rules.vague_codes:
+            return rules.vague_codes[code]
     if status == 429 and _has_word(table.quota_words + rules.quota_words, [message, *codes]):
         return "quota_exhausted"
     if status is not None:
@@ -120,9 +124,8 @@ def _name_of(said: StreamError, status: int | None, rules: ErrorRules, table: Er
                 return own.by_http_status[status]
         return "server_error" if status >= 500 else "invalid_request"
     for code in codes:
-        for own in (rules, table):
-            if code in own.vague_codes:
-                return own.vague_codes[code]
+        if code in table.vague_codes:
+            return table.vague_codes[code]
     return "unknown"
 
 
