@@ -119,9 +119,9 @@ class ErrorRules(msgspec.Struct, frozen=True):
     """What a provider's errors mean: status, code or message part -> name of a standard code.
 
     `retry_after_pattern` finds a pause in a body (one group, in `retry_after_unit`). `vague_codes` stand for several
-    things: the message says which, and in the general table the status too, before they count. `quota_words` turn a 429 into a used-up quota. `request_id_headers` are tried in order,
-    then `request_id_fields` of the body; `pause_headers` tell a pause (name -> unit); `should_retry_header` may forbid
-    a retry. Names of headers are in lower case.
+    things: the message says which, and in the general table the status too, before they count. `quota_words` turn a 429
+    into a used-up quota. `request_id_headers` are tried in order, then `request_id_fields` of the body; `pause_headers`
+    tell a pause (name -> unit); `should_retry_header` may forbid a retry. Names of headers are in lower case.
     """
 
     by_http_status: dict[int, str] = {}
