@@ -486,9 +486,9 @@ class HttpxClientEngine:
     a key could go to a host it is not bound to.
 
     Over HTTP/2 a stream that is left early is not reset: httpcore sends no RST_STREAM, and has no door for one (1.0.9;
-    httpcore's issue 943, checked 2026-11-28). The provider writes on, and when as many were
-    left as the server allows at once, the connection refuses every further request until it was idle for the client's
-    `keepalive_expiry`. That refusal is a failed connection here, and no mistake of the caller's.
+    its issue 943, checked 2026-11-28). The provider writes on, and when as many were left as the server allows at once,
+    the connection refuses every further request until it was idle for the client's `keepalive_expiry`. That refusal is
+    a failed connection here, and no mistake of the caller's.
     """
 
     def __init__(self, client: Any) -> None:
