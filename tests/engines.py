@@ -20,7 +20,17 @@ from ai_lib_trio.transport.httpx_engine import HttpxClientEngine, HttpxEngine
 from ai_lib_trio.transport.hub import Hub
 from ai_lib_trio.transport.native import NativeEngine
 
-__all__ = ["CLIENTS", "ENGINES", "KeepingSink", "engine_of", "fetch", "make_certificate", "post", "server_context"]
+__all__ = [
+    "CLIENTS",
+    "ENGINES",
+    "KeepingSink",
+    "benchmark",
+    "engine_of",
+    "fetch",
+    "make_certificate",
+    "post",
+    "server_context",
+]
 
 _needs_epoll = pytest.mark.skipif(not Hub.is_available(), reason="no epoll")
 # The native engine four ways: without a hub; with one, for replies that it reads, and for those that it does not; and
@@ -212,3 +222,11 @@ def server_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
+
+
+def benchmark(module: str, engine: str) -> list[str]:
+    """The command that runs a module of the benchmarks; for the engine `hub`, that one reads even a single stream."""
+    if engine != "hub":
+        return [sys.executable, "-m", f"benchmarks.{module}"]
+    by_the_hub = "import runpy; from ai_lib_trio.transport.hub import Hub; Hub.few = 0; "
+    return [sys.executable, "-c", f"{by_the_hub}runpy.run_module('benchmarks.{module}', run_name='__main__')"]

@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engines import benchmark
+
 ROOT = Path(__file__).resolve().parents[1]
-MODULE = [sys.executable, "-m", "benchmarks.faults"]
-HUB_READS = [  # even for a single stream
-    sys.executable,
-    "-c",
-    "import runpy; from ai_lib_trio.transport.hub import Hub; Hub.few = 0; "
-    "runpy.run_module('benchmarks.faults', run_name='__main__')",
-]
 
 
 @pytest.mark.parametrize("transport", ["native", "hub", "httpx"])
@@ -24,7 +19,7 @@ HUB_READS = [  # even for a single stream
 def test_a_row_of_the_fault_table_is_full(only: str, transport: str) -> None:
     engine = "native" if transport == "hub" else transport
     done = subprocess.run(
-        [*(HUB_READS if transport == "hub" else MODULE), "--json", "--only", only, "--transport", engine],
+        [*benchmark("faults", transport), "--json", "--only", only, "--transport", engine],
         cwd=ROOT,
         capture_output=True,
         text=True,

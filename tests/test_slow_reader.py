@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from engines import benchmark
+
 ROOT = Path(__file__).resolve().parents[1]
-MODULE = [sys.executable, "-m", "benchmarks.slow_reader"]
-HUB_READS = [  # even for a single stream
-    sys.executable,
-    "-c",
-    "import runpy; from ai_lib_trio.transport.hub import Hub; Hub.few = 0; "
-    "runpy.run_module('benchmarks.slow_reader', run_name='__main__')",
-]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 @pytest.mark.parametrize("engine", ["native", "hub", "httpx"])
 def test_a_consumer_that_sleeps_holds_ninety_six_megabytes_at_the_provider(engine: str) -> None:
     done = subprocess.run(
-        [*(HUB_READS if engine == "hub" else MODULE), "--json", "--engine", "native" if engine == "hub" else engine],
+        [*benchmark("slow_reader", engine), "--json", "--engine", "native" if engine == "hub" else engine],
         cwd=ROOT,
         capture_output=True,
         text=True,

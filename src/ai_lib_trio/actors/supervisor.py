@@ -135,7 +135,7 @@ class Supervisor:
                 actor = job.actor
                 try:
                     await actor.exchange(job).run()
-                except Exception as exc:
+                except Exception as exc:  # the actor says what it is: a bug ends this job, siblings go on
                     actor.served(job, exc)
                 else:
                     actor.served(job, None)
