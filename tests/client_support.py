@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import trio
 
 from ai_lib_trio import Config, open_client
 from ai_lib_trio.client.client import ClientBlock
@@ -97,6 +99,20 @@ def scripted_client(transport: ScriptedTransport | Any, model: str = MODEL, **se
     return open_client(model, config=Config(transport=transport, environ=KEYS, **settings))
 
 
+class AtStep(trio.abc.Instrument):
+    """Calls `act` just before the n-th step of any task, once armed."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self.number = number
+        self.act = act
+        self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+        if self.steps == self.number:
+            self.act()
+
+
 class Recorder:
     """A sink that keeps every record."""
 
@@ -150,6 +166,7 @@ __all__ = [
     "ONE_ATTEMPT",
     "OTHER_MODEL",
     "SSE",
+    "AtStep",
     "Head",
     "Recorder",
     "WatchedSink",

@@ -10,24 +10,9 @@ import trio
 
 from ai_lib_trio import AiClient, AiLibError, CancelToken
 from ai_lib_trio.testing import Data, Head, Quiescence, ScriptedTransport, Sending, Step, quiescence
-from client_support import SSE, delta, echo, frame, prompt_of, scripted_client
+from client_support import SSE, AtStep, delta, echo, frame, prompt_of, scripted_client
 
 MOST_STEPS = 400  # far more than a call takes: reaching it means that the call never ends
-
-
-class CancelAt(trio.abc.Instrument):
-    """Calls `act` just before the n-th step of any task, once armed."""
-
-    def __init__(self, number: int, act: Callable[[], None]) -> None:
-        self.number = number
-        self.act = act
-        self.steps = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-        if self.steps == self.number:
-            self.act()
-
 
 Calling = Callable[[AiClient], Awaitable[None]]
 
@@ -94,7 +79,7 @@ WAYS: list[Calling] = [
 async def run_cancelled(client: AiClient, way: Calling, number: int) -> bool:
     """Run the call, cancelled at that step. Whether that step was reached."""
     scope = trio.CancelScope()
-    instrument = CancelAt(number, scope.cancel)
+    instrument = AtStep(number, scope.cancel)
     trio.lowlevel.add_instrument(instrument)
     try:
         with scope:
@@ -168,7 +153,7 @@ def test_a_cancel_token_at_any_step_ends_the_call_as_its_own_error_or_not_at_all
             await execute(client)
             for number in range(1, MOST_STEPS):
                 token = CancelToken()
-                instrument = CancelAt(number, token.cancel)
+                instrument = AtStep(number, token.cancel)
                 trio.lowlevel.add_instrument(instrument)
                 try:
                     chat = client.chat().user("hello").cancel_token(token)
@@ -211,7 +196,7 @@ async def test_a_fault_and_a_cancellation_at_one_instant_give_one_of_the_two(qui
     async with scripted_client(transport) as client:
         for number in range(1, 60):
             scope = trio.CancelScope()
-            instrument = CancelAt(number, scope.cancel)
+            instrument = AtStep(number, scope.cancel)
             trio.lowlevel.add_instrument(instrument)
             seen: BaseException | None = None
             try:

@@ -26,7 +26,7 @@ from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
 from ai_lib_trio.transport.hub import Hub
 from ai_lib_trio.transport.native import NativeEngine
-from client_support import MODEL, ONE_ATTEMPT, WatchedSink, body_of, delta, finish, frame
+from client_support import MODEL, ONE_ATTEMPT, AtStep, WatchedSink, body_of, delta, finish, frame
 from raw_server import Connection, RawServer, chunk, chunked, raw_server, sized
 
 OK = json.dumps(body_of("fine")).encode()
@@ -585,8 +585,6 @@ def conversation(*, pause: Callable[[], Awaitable[None]]) -> Callable[[Connectio
 async def test_cancelled_at_random_steps_on_real_sockets_nothing_is_left_and_the_next_call_works(
     quiescence: Quiescence, seed: int
 ) -> None:
-    from test_cancellation import CancelAt
-
     chance = random.Random(seed)
 
     async def pause() -> None:
@@ -596,7 +594,7 @@ async def test_cancelled_at_random_steps_on_real_sockets_nothing_is_left_and_the
     async with raw_server(conversation(pause=pause)) as server, client_at(server) as client:
         for _ in range(60):
             scope = trio.CancelScope()
-            instrument = CancelAt(chance.randrange(1, 120), scope.cancel)
+            instrument = AtStep(chance.randrange(1, 120), scope.cancel)
             trio.lowlevel.add_instrument(instrument)
             try:
                 with scope:

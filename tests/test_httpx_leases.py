@@ -17,6 +17,7 @@ from ai_lib_trio import TransportError
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxEngine
+from client_support import AtStep
 from engines import KeepingSink, engine_of, fetch, make_certificate, post, server_context
 from raw_server import Connection, chunk, chunked, raw_server
 
@@ -174,20 +175,6 @@ async def test_a_cancellation_that_a_sink_keeps_to_itself_ends_nothing(quiescenc
         assert engine.open_connections == 1
 
 
-class At(trio.abc.Instrument):
-    """Calls `act` just before the n-th step of any task from now on."""
-
-    def __init__(self, number: int, act: Callable[[], None]) -> None:
-        self.number = number
-        self.act = act
-        self.steps = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-        if self.steps == self.number:
-            self.act()
-
-
 @pytest.mark.parametrize("is_fresh", [True, False])
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_engine_that_is_closed_at_any_step_ends_an_exchange_well_or_as_a_reset(
@@ -216,7 +203,7 @@ async def test_an_engine_that_is_closed_at_any_step_ends_an_exchange_well_or_as_
             if not is_fresh:
                 await fetch(engine, request)
             moment = trio.Event()
-            instrument = At(number, moment.set)
+            instrument = AtStep(number, moment.set)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run, engine, request)
                 trio.lowlevel.add_instrument(instrument)

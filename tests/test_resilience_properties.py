@@ -28,8 +28,7 @@ from ai_lib_trio.testing import Data, Fail, Head, Quiescence, ScriptedTransport,
 from ai_lib_trio.testing import quiescence as quiescence_block
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.types.stats import CallStats
-from client_support import KEYS, SSE, Recorder, asked_to_stream, delta, finish, frame, refused, streamed, whole
-from test_cancellation import CancelAt
+from client_support import KEYS, SSE, AtStep, Recorder, asked_to_stream, delta, finish, frame, refused, streamed, whole
 
 ONE, TWO, THREE = "openai/gpt-4o-mini", "openai/gpt-4o", "openai/gpt-4.1-mini"  # with prices, so that costs are sums
 PLAIN = Resilience(jitter="none", min_delay_s=1.0, max_delay_s=4.0)
@@ -170,7 +169,7 @@ def leave_at(use: Use, step: int, *parts: str) -> bool:
         goes_on = PLAIN.over(Resilience(can_continue=(TWO, THREE)))
         async with quiescence_block(), client_on(transport, sinks=(sink,), resilience=goes_on) as client:
             scope = trio.CancelScope()
-            watch = CancelAt(step, scope.cancel)
+            watch = AtStep(step, scope.cancel)
             trio.lowlevel.add_instrument(watch)
             try:
                 with scope:
@@ -487,7 +486,7 @@ async def test_left_at_random_steps_on_real_sockets_no_connection_is_left_open(
             held: list[Any] = []
             async with simulated(sim, engine) as client:
                 scope = trio.CancelScope()
-                watch = CancelAt(step, scope.cancel)
+                watch = AtStep(step, scope.cancel)
                 trio.lowlevel.add_instrument(watch)
                 try:
                     with scope, contextlib.suppress(AiLibError):

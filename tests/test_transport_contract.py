@@ -21,6 +21,7 @@ from ai_lib_trio import CallerError, TransportError
 from ai_lib_trio.testing import Quiescence
 from ai_lib_trio.transport.base import WireRequest
 from ai_lib_trio.transport.httpx_engine import HttpxClientEngine
+from client_support import AtStep
 from engines import CLIENTS, ENGINES, KeepingSink, engine_of, fetch, make_certificate, post, server_context
 from raw_server import Connection, RawServer, chunk, chunked, raw_server, sized
 
@@ -888,24 +889,10 @@ async def test_an_idle_tls_connection_that_was_closed_is_replaced(
 # ---- cancellation
 
 
-class CancelAt(trio.abc.Instrument):
-    """Cancels just before the n-th step of any task from now on."""
-
-    def __init__(self, number: int, scope: trio.CancelScope) -> None:
-        self.number = number
-        self.scope = scope
-        self.steps = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-        if self.steps == self.number:
-            self.scope.cancel()
-
-
 @contextlib.contextmanager
 def cancelled_at(number: int) -> Any:
     scope = trio.CancelScope()
-    instrument = CancelAt(number, scope)
+    instrument = AtStep(number, scope.cancel)
     trio.lowlevel.add_instrument(instrument)
     try:
         with scope:
